@@ -1,0 +1,33 @@
+# Options, the compile flags that every target of ours shares, and the one helper that applies them.
+option(NIBBLE_BUILD_TRAIN "Build the QLoRA trainer and the nibble command" ON)
+option(NIBBLE_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(NIBBLE_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(NIBBLE_FUZZ "Build the libFuzzer targets (clang only); without it their corpora are replayed" OFF)
+option(NIBBLE_WERROR "Warnings are errors (ours only; never for consumers)" OFF)
+set(NIBBLE_PARALLEL "tbb" CACHE STRING "What runs parallel_for: tbb, or threads (a plain pool, for TSan)")
+set_property(CACHE NIBBLE_PARALLEL PROPERTY STRINGS tbb threads)
+set(NIBBLE_SANITIZE "" CACHE STRING "Sanitizers, as given to -fsanitize=")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+
+# Applied to every target of ours. -ffp-contract=off: a fused multiply-add is written where it is
+# meant, so that every instruction set and device gives the same bits (src/math/README.md).
+function(nibble_target target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -ffp-contract=off
+    $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  if(NIBBLE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer
+      -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${NIBBLE_SANITIZE})
+  endif()
+endfunction()
