@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <variant>
 #include <vector>
 
@@ -139,9 +140,11 @@ class GgufWriter {
     std::vector<std::uint64_t> dims;
     std::span<const std::byte> bytes;
   };
+  void add_key(std::string key, GgufValueType type);
+
   std::string metadata_;  // encoded
-  std::uint64_t key_count_ = 0;
   std::vector<Tensor> tensors_;
+  std::unordered_set<std::string> keys_, tensor_names_;
 };
 
 }  // namespace nibble::formats

@@ -54,6 +54,7 @@ class StagedDirectory {
 
  private:
   Path target_, staging_;
+  int lock_fd_ = -1;  // held while staging: tells remove_stale_staging that it is in use
   bool committed_ = false;
 };
 
@@ -76,11 +77,13 @@ class FileWriter {
   std::uint64_t position_ = 0;
 };
 
-// Appends whole lines to a log: each append is one write(2). Creates the file. A full disk is an
-// Error that the caller may choose to survive.
+// Appends whole lines to a log: each append is one write(2), a missing final newline is added, and
+// a line that does not fit is taken back. Creates the file. A full disk is an Error that the caller
+// may choose to survive.
 void append_line(const Path& path, std::string_view line);
 
-// Removes directories `.<name>.tmp-*` that a killed process left in `parent`.
+// Removes directories and files `.<name>.tmp-*` that a killed process left in `parent`; those of
+// living processes stay.
 void remove_stale_staging(const Path& parent);
 
 std::uint64_t free_disk_bytes(const Path& existing);
