@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// parallel_for over oneTBB: the only file that knows it.
+#include <oneapi/tbb/blocked_range.h>
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/partitioner.h>
+#include <oneapi/tbb/task_arena.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "core/parallel.h"
+#include "core/status.h"
+#include "os/system.h"
+
+namespace nibble {
+namespace {
+
+std::atomic<int> wanted_threads{0};  // 0: the default
+
+// One arena of the wanted width; made anew when the width changes.
+std::shared_ptr<tbb::task_arena> arena() {
+  static std::mutex mutex;
+  static std::shared_ptr<tbb::task_arena> current;
+  static int width = 0;
+  const std::lock_guard lock(mutex);
+  const int threads = thread_count();
+  if (current == nullptr || width != threads) {
+    current = std::make_shared<tbb::task_arena>(threads);
+    width = threads;
+  }
+  return current;
+}
+
+}  // namespace
+
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& body) {
+  if (count <= 1 || thread_count() == 1) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      body(i);
+    }
+    return;
+  }
+  arena()->execute([&] {
+    tbb::parallel_for(
+        tbb::blocked_range<std::int64_t>(0, count, 1),
+        [&](const tbb::blocked_range<std::int64_t>& range) {
+          for (std::int64_t i = range.begin(); i < range.end(); ++i) {
+            body(i);
+          }
+        },
+        tbb::auto_partitioner());
+  });
+}
+
+void set_thread_count(int threads) {
+  if (threads < 0) {
+    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected", threads);
+  }
+  wanted_threads = threads;
+}
+
+int thread_count() {
+  static const int available = os::available_cpus();
+  const int wanted = wanted_threads;
+  return wanted > 0 ? wanted : available;
+}
+
+}  // namespace nibble
