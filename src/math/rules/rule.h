@@ -16,7 +16,7 @@ struct Hyper {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
-  double weight_decay = 0.01;
+  double weight_decay = 0.0;
 };
 
 struct StateSpec {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every function of nibble.h passes through: no exception leaves, every failure has a message.
+#pragma once
+
+#include <cstring>
+#include <new>
+#include <type_traits>
+
+#include "core/status.h"
+#include "nibble/nibble.h"
+#include "optim/optimizer.h"
+
+struct nibble_optimizer {
+  nibble::optim::Optimizer rep;
+};
+
+namespace nibble::capi {
+
+void set_last_error(const char* message) noexcept;
+
+template <class Body>
+nibble_status guard(Body&& body) noexcept {
+  try {
+    body();
+    return NIBBLE_OK;
+  } catch (const Error& error) {
+    set_last_error(error.what());
+    return static_cast<nibble_status>(error.code());
+  } catch (const std::bad_alloc&) {
+    set_last_error("out of memory");
+    return NIBBLE_OUT_OF_MEMORY;
+  } catch (const std::exception& error) {
+    set_last_error(error.what());
+    return NIBBLE_INTERNAL;
+  } catch (...) {
+    set_last_error("unknown exception");
+    return NIBBLE_INTERNAL;
+  }
+}
+
+template <class T>
+void require(const T* pointer, const char* what) {
+  if (pointer == nullptr) {
+    fail(StatusCode::kInvalidArgument, "{} is null", what);
+  }
+}
+
+// A descriptor as this library knows it. `first_size` is the struct's size in the version that
+// introduced it: nothing shorter was ever valid.
+template <class T>
+T read_desc(const T* desc, std::size_t first_size, const char* what) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  require(desc, what);
+  const std::uint32_t size = desc->struct_size;
+  if (size < first_size) {
+    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
+         first_size);
+  }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(desc);
+  for (std::size_t i = sizeof(T); i < size; ++i) {
+    if (bytes[i] != 0) {
+      fail(StatusCode::kUnsupported,
+           "{}: byte {} is set, but this version knows only the first {}", what, i,
+           sizeof(T));
+    }
+  }
+  T out{};
+  std::memcpy(&out, desc, size < sizeof(T) ? size : sizeof(T));
+  return out;
+}
+
+// Fills what the caller's (older or newer) struct has room for.
+template <class T>
+void write_info(T* out, std::size_t first_size, const char* what, T value) {
+  require(out, what);
+  const std::uint32_t size = out->struct_size;
+  if (size < first_size) {
+    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
+         first_size);
+  }
+  value.struct_size = size;
+  std::memcpy(out, &value, size < sizeof(T) ? size : sizeof(T));
+}
+
+inline std::string text_or(const char* text, const char* fallback) {
+  return text != nullptr ? text : fallback;
+}
+
+}  // namespace nibble::capi
