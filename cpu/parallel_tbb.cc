@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // parallel_for over oneTBB: the only file that knows it.
 #include <oneapi/tbb/blocked_range.h>
+#include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/partitioner.h>
 #include <oneapi/tbb/task_arena.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -18,13 +20,16 @@ namespace {
 
 std::atomic<int> wanted_threads{0};  // 0: the default
 
-// One arena of the wanted width; made anew when the width changes.
+// One arena of the wanted width, made anew when that changes. TBB prints a warning when it is asked
+// for more than the process allows, so the arena never asks.
 std::shared_ptr<tbb::task_arena> arena() {
   static std::mutex mutex;
   static std::shared_ptr<tbb::task_arena> current;
   static int width = 0;
   const std::lock_guard lock(mutex);
-  const int threads = thread_count();
+  const auto allowed =
+      tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
+  const int threads = std::min(thread_count(), static_cast<int>(allowed));
   if (current == nullptr || width != threads) {
     current = std::make_shared<tbb::task_arena>(threads);
     width = threads;
@@ -55,7 +60,8 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
 
 void set_thread_count(int threads) {
   if (threads < 0) {
-    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected", threads);
+    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected",
+         threads);
   }
   wanted_threads = threads;
 }

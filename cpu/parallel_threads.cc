@@ -130,7 +130,8 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
 
 void set_thread_count(int threads) {
   if (threads < 0) {
-    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected", threads);
+    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected",
+         threads);
   }
   wanted_threads = threads;
 }

@@ -22,7 +22,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble::cpu::HWY_NAMESPACE {
 
-// clang-format off: each needs what stands before it
+// Each needs what stands before it.
+// clang-format off
 #include "cpu/simd/vec-inl.h"
 #include "cpu/simd/lookup-inl.h"
 #include "cpu/simd/int8-inl.h"
@@ -59,12 +60,10 @@ std::vector<const Backend*> cpu_backends() {
   const bool avx3 = avx2 && __builtin_cpu_supports("avx512f") &&
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
-  const bool avx3_dl = avx3 && __builtin_cpu_supports("avx512vbmi") &&
-                       __builtin_cpu_supports("avx512vbmi2") &&
-                       __builtin_cpu_supports("avx512vnni") &&
-                       __builtin_cpu_supports("avx512bitalg") &&
-                       __builtin_cpu_supports("avx512vpopcntdq") &&
-                       __builtin_cpu_supports("vpclmulqdq");
+  const bool avx3_dl =
+      avx3 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bitalg") &&
+      __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("vpclmulqdq");
 #if HWY_TARGETS & HWY_AVX3_DL
   if (avx3_dl) {
     out.push_back(&cpu::N_AVX3_DL::kBackend);

@@ -126,9 +126,9 @@ void step_blocks(const backend::StepTask& task, std::int64_t first, std::int64_t
       const backend::StateView& view = task.state[s];
       const math::FormatInfo& format = math::kFormats[view.format];
       if (format.block_wise) {
-        kEncode[view.format][Rule::kState[s].is_signed](
-            stage[s], n, largest[s], task.rounding, view.data + format.packed_bytes(begin),
-            &view.absmax[block]);
+        kEncode[view.format][Rule::kState[s].is_signed](stage[s], n, largest[s], task.rounding,
+                                                        view.data + format.packed_bytes(begin),
+                                                        &view.absmax[block]);
       }
     }
   }

@@ -81,7 +81,8 @@ struct Decades {
   HWY_INLINE VecF position(VecF a) const {
     const TagI di;
     const VecI exponent = hn::ShiftRight<23>(hn::BitCast(di, a));
-    const auto above = hn::RebindMask(di, hn::Gt(a, lookup32(threshold_low, threshold_high, exponent)));
+    const auto above =
+        hn::RebindMask(di, hn::Gt(a, lookup32(threshold_low, threshold_high, exponent)));
     const VecI below = lookup32(decade_low, decade_high, exponent);
     const VecI decade = hn::IfThenElse(above, hn::Add(below, hn::Set(di, 1)), below);
     const VecF t = hn::MulAdd(a, lookup16(slope, decade), lookup16(offset, decade));
@@ -133,8 +134,8 @@ struct Int8Encoder {
       const VecF a = hn::Max(scaled, smallest);
       t = hn::Max(decades.position(a), hn::Set(df, 1.0F));
       const VecI k = hn::BitCast(di, hn::Add(t, bias));
-      const auto nonzero = kSafe ? hn::Gt(x, hn::Zero(df))
-                                 : hn::Gt(a, hn::Set(df, kSegments.zero_bound));
+      const auto nonzero =
+          kSafe ? hn::Gt(x, hn::Zero(df)) : hn::Gt(a, hn::Set(df, kSegments.zero_bound));
       return hn::IfThenElseZero(hn::RebindMask(di, nonzero), k);
     }
   }

@@ -101,8 +101,8 @@ constexpr LaneOrder make_lane_order() {
 }
 
 HWY_INLINE __m512i lookup_plane(const std::uint8_t* plane, __m512i codes, __mmask64 upper) {
-  const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(plane), codes,
-                                               _mm512_load_si512(plane + 64));
+  const __m512i low =
+      _mm512_permutex2var_epi8(_mm512_load_si512(plane), codes, _mm512_load_si512(plane + 64));
   const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(plane + 128), codes,
                                                 _mm512_load_si512(plane + 192));
   return _mm512_mask_blend_epi8(upper, low, high);
@@ -110,8 +110,8 @@ HWY_INLINE __m512i lookup_plane(const std::uint8_t* plane, __m512i codes, __mmas
 
 HWY_INLINE void lookup256(const BytePlanes& planes, const std::uint8_t* codes, VecF out[4]) {
   static constexpr LaneOrder kOrder = make_lane_order();
-  const __m512i q = _mm512_permutexvar_epi8(_mm512_load_si512(kOrder.index),
-                                            _mm512_loadu_si512(codes));
+  const __m512i q =
+      _mm512_permutexvar_epi8(_mm512_load_si512(kOrder.index), _mm512_loadu_si512(codes));
   const __mmask64 upper = _mm512_movepi8_mask(q);
   const __m512i b0 = lookup_plane(planes.byte[0], q, upper);
   const __m512i b1 = lookup_plane(planes.byte[1], q, upper);

@@ -10,8 +10,8 @@ namespace nibble::backend {
 namespace {
 
 template <class Rule>
-void step_elements(const StepTask& task, float* weights, const float* grads,
-                   float* const* states, std::int64_t n) {
+void step_elements(const StepTask& task, float* weights, const float* grads, float* const* states,
+                   std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
     const float grad = grads[i] * task.grad_scale;
     if (task.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad))) {
@@ -110,7 +110,7 @@ void dequantize(const std::uint8_t* codes, const float* absmax, std::int64_t n, 
 }  // namespace
 
 const Backend& reference_backend() {
-  static constexpr Backend kBackend = {"scalar",        &step,     &sum_leaf,
+  static constexpr Backend kBackend = {"scalar",         &step,     &sum_leaf,
                                        &count_nonfinite, &quantize, &dequantize};
   return kBackend;
 }

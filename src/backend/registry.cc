@@ -27,7 +27,8 @@ const Backend& resolve(std::string_view name, const char* who) {
   }
   // "avx512" means the best of its kind, so a CPU without VBMI serves it by avx512_base.
   for (const Backend* backend : available) {
-    if (name == backend->name || (name == "avx512" && std::string_view(backend->name) == kAvx512Base)) {
+    if (name == backend->name ||
+        (name == "avx512" && std::string_view(backend->name) == kAvx512Base)) {
       return *backend;
     }
   }

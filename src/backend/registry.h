@@ -13,8 +13,8 @@ namespace nibble::backend {
 // Backends that this machine can run, best first; the last is the reference.
 std::vector<const Backend*> available_backends();
 
-// The one in use: the best, or what set_isa() or else the environment variable NIBBLE_ISA asked for.
-// Throws Error(kUnsupported or kInvalidArgument) while NIBBLE_ISA asks for what cannot be.
+// The one in use: the best, or what set_isa() or else the environment variable NIBBLE_ISA asked
+// for. Throws Error(kUnsupported or kInvalidArgument) while NIBBLE_ISA asks for what cannot be.
 const Backend& active_backend();
 
 // A backend's name, "avx512" (the best AVX-512 one), or "" or "auto" for the best of all. An Error

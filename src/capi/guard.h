@@ -59,9 +59,8 @@ T read_desc(const T* desc, std::size_t first_size, const char* what) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(desc);
   for (std::size_t i = sizeof(T); i < size; ++i) {
     if (bytes[i] != 0) {
-      fail(StatusCode::kUnsupported,
-           "{}: byte {} is set, but this version knows only the first {}", what, i,
-           sizeof(T));
+      fail(StatusCode::kUnsupported, "{}: byte {} is set, but this version knows only the first {}",
+           what, i, sizeof(T));
     }
   }
   T out{};

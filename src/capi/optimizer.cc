@@ -45,8 +45,8 @@ optim::ParamSpec make_spec(const nibble_param_desc* desc) {
   }
   const std::string dtype = text_or(d.weight_dtype, "F32");
   if (dtype != "F32") {
-    fail(StatusCode::kUnsupported, "parameter \"{}\": weights of dtype \"{}\"; this version has F32",
-         d.name, dtype);
+    fail(StatusCode::kUnsupported,
+         "parameter \"{}\": weights of dtype \"{}\"; this version has F32", d.name, dtype);
   }
   return {d.name, {d.shape, d.shape + d.n_dims}, text_or(d.state_format, "")};
 }

@@ -32,8 +32,8 @@ void check_hyper(const math::Hyper& h) {
   check_number("beta1", h.beta1, h.beta1 >= 0 && h.beta1 < 1, "0 <= beta1 < 1");
   check_number("beta2", h.beta2, h.beta2 >= 0 && h.beta2 < 1, "0 <= beta2 < 1");
   check_number("eps", h.eps, h.eps >= 0 && std::isfinite(h.eps), "a finite number >= 0");
-  check_number("weight_decay", h.weight_decay,
-               h.weight_decay >= 0 && std::isfinite(h.weight_decay), "a finite number >= 0");
+  check_number("weight_decay", h.weight_decay, h.weight_decay >= 0 && std::isfinite(h.weight_decay),
+               "a finite number >= 0");
 }
 
 double& hyper_field(math::Hyper& h, std::string_view name) {
@@ -75,8 +75,8 @@ void check_format(const std::string& name, Mode mode, const char* who) {
   }
   if (mode == Mode::kTorch && math::kFormats[format].block_wise) {
     fail(StatusCode::kUnsupported,
-         "{}: mode \"torch\" has fp32 states only, not \"{}\"; use mode \"default\" or \"bnb\"", who,
-         name);
+         "{}: mode \"torch\" has fp32 states only, not \"{}\"; use mode \"default\" or \"bnb\"",
+         who, name);
   }
 }
 
@@ -205,7 +205,10 @@ StepResult Optimizer::step(const float* const* grads, std::int64_t n_grads, floa
 void Optimizer::run(const float* const* grads, float grad_scale, bool skip_elements) {
   const backend::Backend& backend = backend::active_backend();
   float terms[math::kMaxTerms] = {};
-  math::kRules[rule_].prepare(options_.hyper, step_count_ + 1, terms);
+  {
+    const backend::ScopedFloatEnvironment environment;
+    math::kRules[rule_].prepare(options_.hyper, step_count_ + 1, terms);
+  }
   const auto rounding = mode_ == Mode::kBnb ? math::Rounding::kNearest : math::Rounding::kSafe;
   parallel_for(static_cast<std::int64_t>(ranges_.size()), [&](std::int64_t i) {
     const backend::ScopedFloatEnvironment environment;
@@ -239,8 +242,9 @@ void Optimizer::load_state(std::int64_t index, std::int64_t array, const void* d
                            std::uint64_t bytes) {
   const StateArray& target = state(index, array);
   if (bytes != target.bytes) {
-    fail(StatusCode::kInvalidArgument, "state \"{}\" of parameter \"{}\": {} bytes given, it has {}",
-         target.name, param(index).spec.name, bytes, target.bytes);
+    fail(StatusCode::kInvalidArgument,
+         "state \"{}\" of parameter \"{}\": {} bytes given, it has {}", target.name,
+         param(index).spec.name, bytes, target.bytes);
   }
   std::memcpy(target.data.get(), data, bytes);
 }
@@ -263,6 +267,7 @@ Norm global_norm(const float* const* tensors, const std::int64_t* counts, std::i
     const Leaf& leaf = leaves[static_cast<std::size_t>(i)];
     sums[static_cast<std::size_t>(i)] = backend.sum_leaf(leaf.x, leaf.count);
   });
+  const backend::ScopedFloatEnvironment environment;
   Norm out;
   double total = 0.0;
   for (const backend::LeafSum& sum : sums) {

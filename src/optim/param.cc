@@ -51,8 +51,8 @@ void choose_format(const Options& options, Param& param) {
 StateArray make_array(std::string name, const char* dtype, std::int64_t elements,
                       std::uint64_t bytes) {
   StateArray array{std::move(name), dtype, elements, bytes, nullptr};
-  array.data.reset(static_cast<std::byte*>(
-      ::operator new(std::max<std::size_t>(bytes, 1), kAlignment)));
+  array.data.reset(
+      static_cast<std::byte*>(::operator new(std::max<std::size_t>(bytes, 1), kAlignment)));
   return array;
 }
 
@@ -60,7 +60,8 @@ void fill(std::byte* data, std::uint64_t bytes, std::uint8_t value) {
   const auto total = static_cast<std::int64_t>(bytes);
   parallel_for((total + kClearBytes - 1) / kClearBytes, [=](std::int64_t chunk) {
     const std::int64_t begin = chunk * kClearBytes;
-    std::memset(data + begin, value, static_cast<std::size_t>(std::min(kClearBytes, total - begin)));
+    std::memset(data + begin, value,
+                static_cast<std::size_t>(std::min(kClearBytes, total - begin)));
   });
 }
 

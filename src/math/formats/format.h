@@ -26,7 +26,8 @@ struct FormatInfo {
   bool block_wise;    // has a float absmax for every block
   std::int64_t (*packed_bytes)(std::int64_t n);
   // One block, n <= kMaxBlock elements. Block-wise formats only.
-  void (*decode)(bool is_signed, const std::uint8_t* codes, float absmax, std::int64_t n, float* out);
+  void (*decode)(bool is_signed, const std::uint8_t* codes, float absmax, std::int64_t n,
+                 float* out);
   void (*encode)(bool is_signed, const float* x, std::int64_t n, Rounding rounding,
                  std::uint8_t* codes, float* absmax);
   std::uint8_t (*zero_code)(bool is_signed);

@@ -10,8 +10,14 @@ namespace nibble::math {
 
 template <class Format>
 constexpr FormatInfo format_info(std::int32_t id, const char* name) {
-  return {id,          name, Format::kDtype, Format::kBlockWise, &Format::packed_bytes,
-          Format::decode, Format::encode, &Format::zero_code};
+  return {id,
+          name,
+          Format::kDtype,
+          Format::kBlockWise,
+          &Format::packed_bytes,
+          Format::decode,
+          Format::encode,
+          &Format::zero_code};
 }
 
 inline constexpr FormatInfo kFormats[] = {
