@@ -41,11 +41,12 @@ void GgufWriter::add_key(std::string key, GgufValueType type) {
   if (key == kGgufAlignmentKey) {
     fail(StatusCode::kInvalidArgument, "GGUF key '{}' is the writer's own", key);
   }
-  append_string(metadata_, key);
-  append(metadata_, type);
-  if (const auto [at, inserted] = keys_.insert(std::move(key)); !inserted) {
+  const auto [at, inserted] = keys_.insert(std::move(key));
+  if (!inserted) {
     fail(StatusCode::kInvalidArgument, "GGUF key '{}' was added twice", *at);
   }
+  append_string(metadata_, *at);
+  append(metadata_, type);
 }
 
 void GgufWriter::add_string(std::string key, std::string value) {
