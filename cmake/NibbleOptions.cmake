@@ -30,4 +30,9 @@ function(nibble_target target)
       -fno-sanitize-recover=all)
     target_link_options(${target} PUBLIC -fsanitize=${NIBBLE_SANITIZE})
   endif()
+  # The fuzzer sees only code that counts its edges. The sanitizers' runtime holds the counters for
+  # the programs that are not fuzz targets, so without a sanitizer a fuzzer goes blind.
+  if(NIBBLE_FUZZ AND NIBBLE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
 endfunction()
