@@ -27,6 +27,9 @@ const std::map<std::string, int>& layers() {
 
 // Why a file of `from` may not include `include`; empty if it may.
 std::string objection(const std::string& from, const std::string& include) {
+  if (include.starts_with("nibble_") && include.ends_with(".inc")) {
+    return "";  // a table that CMake writes into the build directory
+  }
   const std::string to = include.substr(0, include.find('/'));
   if (include.find('/') == std::string::npos) {
     return "not written from the root of src";
@@ -75,6 +78,7 @@ TEST(IncludeDirection, TheRuleItself) {
   EXPECT_EQ(objection("formats", "math/bf16.h"), "");
   EXPECT_EQ(objection("cli", "text/tokenizer.h"), "");
   EXPECT_EQ(objection("train", "nibble/nibble.h"), "");
+  EXPECT_EQ(objection("math", "nibble_rule_files.inc"), "");
   EXPECT_NE(objection("math", "core/status.h"), "");
   EXPECT_NE(objection("os", "formats/json.h"), "");
   EXPECT_NE(objection("text", "train/loop.h"), "");
