@@ -2,18 +2,13 @@
 #include "formats/checkpoint.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <cmath>
 #include <fstream>
-#include <limits>
 
 #include "formats/checkpoint_manifest.h"
-#include "os/fault.h"
-#include "tests/formats/gguf_bytes.h"
+#include "tests/formats/checkpoint_fixture.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/paths.h"
 
 namespace nibble {
 namespace {
@@ -24,36 +19,15 @@ using formats::Json;
 using test::expect_error;
 namespace fs = std::filesystem;
 
-const std::string kWeights(64, '\x21');
-const std::string kMoments = std::string(40, '\x42') + std::string(8, '\x43');
-
-void save(const fs::path& path, int step = 7) {
-  CheckpointWriter writer(path);
-  writer.add_component("adapter",
-                       {{"a", "F32", {4, 2}, test::as_bytes(kWeights).first(32)},
-                        {"b", "BF16", {16}, test::as_bytes(kWeights).last(32)}},
-                       {{"format", "pt"}});
-  writer.add_component("optimizer", {{"m", "U8", {40}, test::as_bytes(kMoments).first(40)},
-                                     {"none", "F32", {0}, {}},
-                                     {"scale", "F32", {2}, test::as_bytes(kMoments).last(8)}});
-  writer.add_file("adapter_config.json", "{\"r\": 8}\n");
-  writer.add_file("empty.txt", "");
-  writer.commit({{"step", step}, {"loss", 1.25}, {"name", "é"}});
-}
-
 std::string read(const fs::path& path) { return os::read_file(path, 1 << 20); }
 void overwrite(const fs::path& path, const std::string& content) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << content;
 }
 
-class CheckpointTest : public testing::Test {
- protected:
-  test::TemporaryDirectory directory_;
-  fs::path path_ = directory_.path() / "step-7";
-};
+using CheckpointTest = test::CheckpointFixture;
 
 TEST_F(CheckpointTest, RoundTrip) {
-  save(path_);
+  test::save_checkpoint(path_);
   const Checkpoint checkpoint(path_);
   EXPECT_EQ(checkpoint.extra().at("step"), 7);
   EXPECT_EQ(checkpoint.extra().at("loss"), 1.25);
@@ -70,7 +44,7 @@ TEST_F(CheckpointTest, RoundTrip) {
 // The hash is what FORMAT.md says, not merely the same on both sides: known answers of XXH3-64.
 TEST_F(CheckpointTest, HashesAreXxh3) {
   EXPECT_EQ(formats::xxh3_hex(std::string_view("")), "2d06800538d394c2");
-  save(path_);
+  test::save_checkpoint(path_);
   const Json manifest = formats::parse_json(read(path_ / "manifest.json"), "m");
   EXPECT_EQ(manifest.at("files").at("empty.txt").at("xxh3"), "2d06800538d394c2");
   EXPECT_EQ(manifest.at("components").at("optimizer").at("tensors").at("none"), "2d06800538d394c2");
@@ -84,7 +58,7 @@ void put_byte(const fs::path& path, std::size_t at, char byte) {
 }
 
 TEST_F(CheckpointTest, EveryDamagedByteIsFound) {
-  save(path_);
+  test::save_checkpoint(path_);
   for (const char* name :
        {"adapter.safetensors", "optimizer.safetensors", "adapter_config.json", "manifest.json"}) {
     const std::string whole = read(path_ / name);
@@ -105,7 +79,7 @@ TEST_F(CheckpointTest, EveryDamagedByteIsFound) {
 }
 
 TEST_F(CheckpointTest, MessagesNameFileTensorAndOffset) {
-  save(path_);
+  test::save_checkpoint(path_);
   const fs::path shard = path_ / "adapter.safetensors";
   const std::string whole = read(shard);
   std::string damaged = whole;
@@ -127,7 +101,7 @@ TEST_F(CheckpointTest, MessagesNameFileTensorAndOffset) {
 }
 
 TEST_F(CheckpointTest, ManifestMissingOrCut) {
-  save(path_);
+  test::save_checkpoint(path_);
   const fs::path manifest = path_ / "manifest.json";
   const std::string whole = read(manifest);
   for (std::size_t size = whole.size(); size-- > 0;) {
@@ -141,7 +115,7 @@ TEST_F(CheckpointTest, ManifestMissingOrCut) {
 
 // A manifest that is wrong but carries a right checksum, as an attacker would write it.
 TEST_F(CheckpointTest, HostileManifests) {
-  save(path_);
+  test::save_checkpoint(path_);
   Json good = formats::parse_json(read(path_ / "manifest.json"), "m");
   good.erase("xxh3");
   const auto refuses = [&](StatusCode code, const std::vector<std::string>& fragments,
@@ -185,7 +159,7 @@ TEST_F(CheckpointTest, HostileManifests) {
 }
 
 TEST_F(CheckpointTest, TensorSetsMustMatchTheManifest) {
-  save(path_);
+  test::save_checkpoint(path_);
   Json manifest = formats::parse_json(read(path_ / "manifest.json"), "m");
   manifest.erase("xxh3");
   Json& tensors = manifest["components"]["adapter"]["tensors"];
@@ -200,7 +174,7 @@ TEST_F(CheckpointTest, TensorSetsMustMatchTheManifest) {
 }
 
 TEST_F(CheckpointTest, UnknownFilesAndKeysAreIgnored) {
-  save(path_);
+  test::save_checkpoint(path_);
   Json manifest = formats::parse_json(read(path_ / "manifest.json"), "m");
   manifest.erase("xxh3");
   manifest["later"] = {1, 2};
@@ -211,7 +185,7 @@ TEST_F(CheckpointTest, UnknownFilesAndKeysAreIgnored) {
 }
 
 TEST_F(CheckpointTest, WriterRefusesAndLeavesNothing) {
-  save(path_);
+  test::save_checkpoint(path_);
   expect_error(StatusCode::kIo, {"step-7", "exists"}, [&] { CheckpointWriter{path_}; });
   {
     CheckpointWriter writer(directory_.path() / "other");
@@ -228,77 +202,6 @@ TEST_F(CheckpointTest, WriterRefusesAndLeavesNothing) {
     expect_error(code, {"UTF-8"}, [&] { writer.commit({{"x", "\xFF"}}); });
   }
   EXPECT_EQ(std::distance(fs::directory_iterator(directory_.path()), {}), 1);
-}
-
-// Fault injection: the Nth operation on the disk fails (or the process dies there), for every N.
-int operations_left = 0;
-int fault_errno = 0;
-int countdown(const char* /*operation*/, const fs::path& /*path*/) {
-  if (--operations_left != 0) {
-    return 0;
-  }
-  if (fault_errno == 0) {
-    ::_exit(42);
-  }
-  return fault_errno;
-}
-
-TEST_F(CheckpointTest, EveryFailingOperationLeavesNothingOrAWhole) {
-  for (const int error : {ENOSPC, EIO}) {
-    int failures = 0;
-    for (int n = 1;; ++n) {
-      operations_left = n;
-      fault_errno = error;
-      os::fault_hook = countdown;
-      bool failed = false;
-      try {
-        save(path_);
-      } catch (const Error& e) {
-        failed = true;
-        EXPECT_EQ(static_cast<int>(e.code()), static_cast<int>(StatusCode::kIo));
-      }
-      os::fault_hook = nullptr;
-      if (fs::exists(path_)) {
-        EXPECT_NO_THROW(Checkpoint{path_}) << "operation " << n;
-        fs::remove_all(path_);
-      }
-      EXPECT_TRUE(fs::is_empty(directory_.path())) << "operation " << n;
-      if (!failed) {
-        break;
-      }
-      ++failures;
-    }
-    EXPECT_GT(failures, 25);
-  }
-}
-
-TEST_F(CheckpointTest, AKillAtAnyOperationLeavesNothingOrAWhole) {
-  int kills = 0;
-  for (int n = 1;; ++n) {
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      operations_left = n;
-      fault_errno = 0;
-      os::fault_hook = countdown;
-      save(path_);
-      ::_exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    if (fs::exists(path_)) {
-      EXPECT_NO_THROW(Checkpoint{path_}) << "operation " << n;
-      fs::remove_all(path_);
-    }
-    os::remove_stale_staging(directory_.path());
-    EXPECT_TRUE(fs::is_empty(directory_.path())) << "operation " << n;
-    if (WEXITSTATUS(status) == 0) {
-      break;
-    }
-    ASSERT_EQ(WEXITSTATUS(status), 42);
-    ++kills;
-  }
-  EXPECT_GT(kills, 25);
 }
 
 }  // namespace

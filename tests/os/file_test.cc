@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <memory>
 #include <vector>
 
 #include "os/fault.h"
@@ -199,6 +200,8 @@ TEST_F(FileTest, FullDisk) {
   if (::mount("none", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
     GTEST_SKIP() << "cannot mount a small tmpfs (needs root)";
   }
+  const std::unique_ptr<const char, void (*)(const char*)> unmount(
+      disk.c_str(), [](const char* where) { EXPECT_EQ(::umount(where), 0); });
   EXPECT_LE(os::free_disk_bytes(disk), 65536U);
   os::write_file(disk / "f", "old");
   expect_error(kIo, {"f", "No space"},
@@ -212,7 +215,6 @@ TEST_F(FileTest, FullDisk) {
   EXPECT_EQ(os::read_file(disk / "log", 100), "first\n");
   os::append_line(disk / "log", "second");
   EXPECT_EQ(os::read_file(disk / "log", 100), "first\nsecond\n");
-  EXPECT_EQ(::umount(disk.c_str()), 0);
 }
 
 TEST_F(FileTest, AppendLine) {
