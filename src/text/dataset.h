@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "os/file.h"
@@ -46,15 +48,19 @@ struct Dataset {
 
 // Reads a JSONL file. The format is recognised by the keys of each row and must be the same in all:
 //   {"messages": [{"role", "content", "train"?}...]}         rendered by the chat template
-//   {"prompt", "completion"}                                 strings; EOS is appended
-//   {"text"}                                                 all tokens are targets; EOS is
-//   appended
-//   {"input_ids", "labels"}                                  -100 = ignored
-// EOS is a target even where pad == eos. BOS is added where the model asks for it. Errors name
-// file, line and byte offset: Error(kCorrupt) for a bad row, Error(kInvalidArgument) when no row is
-// usable. `chat` is needed only for messages.
+//   {"prompt", "completion"}       strings, encoded as one text; EOS is appended if not there
+//   {"text"}                       all tokens are targets; EOS is appended if not there
+//   {"input_ids", "labels"}        labels are the ids, not shifted, or -100 = ignored; they alone
+//                                  say what is a target
+// Other keys are ignored. Lines end with LF or CRLF; empty ones are skipped. EOS is a target even
+// where pad == eos. BOS is added where the model asks for it. Errors name file, line and byte
+// offset: Error(kCorrupt) for a bad row, Error(kInvalidArgument) when no row is usable. `chat` is
+// needed only for messages.
 Dataset load_dataset(const os::Path& path, const Tokenizer& tokenizer,
                      const std::optional<ChatTemplate>& chat, const DatasetOptions& options);
+// The same from memory; `name` stands in messages.
+Dataset parse_dataset(std::string_view content, const std::string& name, const Tokenizer& tokenizer,
+                      const std::optional<ChatTemplate>& chat, const DatasetOptions& options);
 
 // Moves a random part of the examples (seeded; RandomPurpose::kSplit) to the second result:
 // `size` < 1 is a share, otherwise a count.
