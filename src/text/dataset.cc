@@ -43,7 +43,7 @@ class LineReader {
         line->text.remove_suffix(1);
       }
       if (line->text.size() > kMaxLineBytes) {
-        fail(StatusCode::kCorrupt, "{}, line {}, byte {}: the line has {} bytes (at most {})",
+        fail(StatusCode::kCorrupt, "{}, line {}, offset {}: the line has {} bytes (at most {})",
              name_, line->number, line->offset, line->text.size(), kMaxLineBytes);
       }
       if (line->text.find_first_not_of(" \t\r") != std::string_view::npos) {
@@ -108,18 +108,19 @@ class Loader {
   };
 
   Parsed parse(const Line& line) const {
+    const std::string where = fmt::format("{}, line {}", name_, line.number);
+    const formats::Json json = formats::parse_json(line.text, where, line.offset);
     Parsed parsed;
-    const formats::Json json =
-        formats::parse_json(line.text, fmt::format("{}, line {}", name_, line.number), line.offset);
     try {
       parsed.format = row_format(json);
+    } catch (const Error& error) {
+      fail(StatusCode::kCorrupt, "{}, offset {}: {}", where, line.offset, error.what());
+    }
+    encoder_.check_model(parsed.format);
+    try {
       parsed.row = encoder_.encode(json, parsed.format);
     } catch (const Error& error) {
-      fail(error.code() == StatusCode::kInvalidArgument && !encoder_.chat &&
-                   parsed.format == RowFormat::kMessages
-               ? StatusCode::kInvalidArgument
-               : StatusCode::kCorrupt,
-           "{}, line {}, byte {}: {}", name_, line.number, line.offset, error.what());
+      fail(StatusCode::kCorrupt, "{}, offset {}: {}", where, line.offset, error.what());
     }
     return parsed;
   }
@@ -145,8 +146,8 @@ class Loader {
   void add_row(const Line& line, Parsed* parsed) {
     if (format_.value_or(parsed->format) != parsed->format) {
       fail(StatusCode::kCorrupt,
-           "{}, line {}, byte {}: a row of the format {}, those before are {}", name_, line.number,
-           line.offset, row_format_name(parsed->format), row_format_name(*format_));
+           "{}, line {}, offset {}: a row of the format {}, those before are {}", name_,
+           line.number, line.offset, row_format_name(parsed->format), row_format_name(*format_));
     }
     format_ = parsed->format;
     DatasetReport& report = dataset_.report;

@@ -169,12 +169,20 @@ RowFormat row_format(const Json& row) {
   return found->format;
 }
 
+void RowEncoder::check_model(RowFormat format) const {
+  if (format == RowFormat::kMessages && !chat) {
+    fail(StatusCode::kInvalidArgument,
+         "rows of messages need a chat template, and none is given (--chat-template)");
+  }
+  const bool text = format == RowFormat::kPromptCompletion || format == RowFormat::kText;
+  if (text && tokenizer.special().eos < 0) {
+    fail(StatusCode::kInvalidArgument,
+         "rows of text end with EOS, and the model names none (tokenizer.ggml.eos_token_id)");
+  }
+}
+
 RowEncoder::Text RowEncoder::rendered(const Json& row, RowFormat format) const {
   if (format == RowFormat::kMessages) {
-    if (!chat) {
-      fail(StatusCode::kInvalidArgument,
-           "rows of messages need a chat template, and the model's own is not known");
-    }
     RenderedChat rendered = chat->render(read_messages(row), false);
     // The template closes every turn; the text's own end is not the model's business.
     return {std::move(rendered.text), std::move(rendered.completions), train_on_inputs,
@@ -215,10 +223,6 @@ Row RowEncoder::encode_text(const Text& text) const {
     example.is_target.push_back(text.all_targets || inside);
   }
   if (text.append_eos && (example.ids.empty() || example.ids.back() != special.eos)) {
-    if (special.eos < 0) {
-      fail(StatusCode::kInvalidArgument,
-           "the model has no EOS token (tokenizer.ggml.eos_token_id)");
-    }
     example.ids.push_back(special.eos);
     example.is_target.push_back(1);
   }

@@ -29,6 +29,8 @@ struct RowEncoder {
   const std::optional<ChatTemplate>& chat;
   bool train_on_inputs;
 
+  // What rows of this format need of the model: Error(kInvalidArgument) if it is missing.
+  void check_model(RowFormat format) const;
   // Errors say what is wrong with the row, not where it stands.
   Row encode(const formats::Json& row, RowFormat format) const;
 
