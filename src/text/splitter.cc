@@ -48,6 +48,14 @@ const char* pretokenizer_expression(std::string_view name) {
   return nullptr;
 }
 
+std::string pretokenizer_names() {
+  std::string names;
+  for (const auto& [name, expression] : kExpressions) {
+    names.append(names.empty() ? "" : ", ").append(name);
+  }
+  return names;
+}
+
 Splitter::Splitter(const char* expression) {
   int error = 0;
   PCRE2_SIZE offset = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 namespace nibble::text {
@@ -10,6 +11,7 @@ namespace nibble::text {
 // The expression of a pre-tokenizer ("smollm"), nullptr if unknown. Each matches at least one
 // code point at every position of any text.
 const char* pretokenizer_expression(std::string_view name);
+std::string pretokenizer_names();
 
 class Splitter {
  public:

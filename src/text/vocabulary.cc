@@ -6,6 +6,7 @@
 #include "core/status.h"
 #include "formats/text_safety.h"
 #include "text/special_tokens.h"
+#include "text/splitter.h"
 
 namespace nibble::text {
 namespace {
@@ -86,10 +87,9 @@ void check_model(const GgufFile& file) {
          formats::printable(model));
   }
   const std::string_view pre = file.string("tokenizer.ggml.pre");
-  if (pre != "smollm") {
-    fail(StatusCode::kUnsupported,
-         "{}: tokenizer.ggml.pre '{}' is not supported (supported: smollm)", file.name(),
-         formats::printable(pre));
+  if (pretokenizer_expression(pre) == nullptr) {
+    fail(StatusCode::kUnsupported, "{}: tokenizer.ggml.pre '{}' is not supported (supported: {})",
+         file.name(), formats::printable(pre), pretokenizer_names());
   }
   if (file.boolean_or("tokenizer.ggml.add_space_prefix", false)) {
     fail(StatusCode::kUnsupported,
