@@ -192,12 +192,10 @@ RowEncoder::Text RowEncoder::rendered(const Json& row, RowFormat format) const {
     return {string_at(row, "text", "the row"), {}, true, true};
   }
   std::string text = string_at(row, "prompt", "the row");
-  const std::size_t begin = text.size();
+  const auto begin = static_cast<std::uint32_t>(text.size());
   text += string_at(row, "completion", "the row");
-  return {std::move(text),
-          {{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(text.size())}},
-          train_on_inputs,
-          true};
+  const auto end = static_cast<std::uint32_t>(text.size());
+  return {std::move(text), {{begin, end}}, train_on_inputs, true};
 }
 
 Row RowEncoder::encode_text(const Text& text) const {

@@ -89,7 +89,7 @@ RC_GTEST_PROP(Split, IsAPartitionInFileOrder, ()) {
   const auto [train, eval] = text::split_dataset(all, held, seed);
   RC_ASSERT(eval.examples.size() == static_cast<std::size_t>(held));
   const auto a = names(train), b = names(eval);
-  RC_ASSERT(std::is_sorted(a.begin(), a.end()) && std::is_sorted(b.begin(), b.end()));
+  RC_ASSERT((std::is_sorted(a.begin(), a.end()) && std::is_sorted(b.begin(), b.end())));
   std::vector<std::int32_t> merged;
   std::merge(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(merged));
   RC_ASSERT(merged == names(all));
@@ -148,13 +148,15 @@ RC_GTEST_PROP(PackOrder, KeepsTheOrderAndTheCapacityAndWastesNoPack, ()) {
     for (const std::int64_t i : pack) {
       sum += size(i);
     }
-    RC_ASSERT(sum <= capacity || pack.size() == 1);
+    RC_ASSERT((sum <= capacity || pack.size() == 1));
     // The first of this pack did not fit into the one before.
-    RC_ASSERT(!packing || sizes.empty() || sizes.back() + size(pack[0]) > capacity);
+    if (packing && !sizes.empty()) {
+      RC_ASSERT(sizes.back() + size(pack[0]) > capacity);
+    }
     sizes.push_back(sum);
   }
   RC_ASSERT(flat == order);
-  RC_ASSERT(packing || packs.size() == order.size());
+  RC_ASSERT((packing || packs.size() == order.size()));
 }
 
 }  // namespace
