@@ -34,7 +34,8 @@ Llama::Llama(const formats::GgufFile& file, DType act, bool checkpointing)
     : config_(read_config(file)),
       weights_(read_weights(file, config_)),
       checkpointing_(checkpointing),
-      ops_(backend::make_cpu_model_ops(act)),
+      train_ops_(backend::make_cpu_model_ops(act)),
+      eval_ops_(backend::make_cpu_model_ops(DType::kF32)),
       workspace_(std::make_unique<Workspace>()) {}
 
 Llama::~Llama() = default;
@@ -72,7 +73,7 @@ class ForwardBackward {
         train_(train),
         pass_{model.config_,
               model.weights_,
-              *model.ops_,
+              train == nullptr ? *model.eval_ops_ : *model.train_ops_,
               adapter,
               {batch.starts, model.config_.heads, model.config_.kv_heads, model.config_.head_dim},
               static_cast<std::int64_t>(batch.ids.size()),
@@ -224,7 +225,7 @@ Llama::Session::Session(Llama& model, const LoraAdapter* adapter, std::int64_t c
   model.need_rope(capacity);
   const LlamaConfig& c = model.config_;
   cache_.reserve(static_cast<std::size_t>(2 * c.layers * capacity * c.kv_heads * c.head_dim *
-                                          backend::dtype_bytes(model.ops_->act())));
+                                          backend::dtype_bytes(DType::kF32)));
   logits_.resize(static_cast<std::size_t>(c.vocabulary));
 }
 
@@ -260,7 +261,7 @@ const std::vector<float>& Llama::Session::append(std::span<const std::int32_t> i
 }
 
 std::uint64_t Llama::activation_bytes(std::int64_t tokens, std::int64_t rank) const {
-  const std::int64_t act = backend::dtype_bytes(ops_->act()), rows = round_up(tokens);
+  const std::int64_t act = backend::dtype_bytes(train_ops_->act()), rows = round_up(tokens);
   const std::int64_t query = config_.heads * config_.head_dim;
   const std::int64_t key = config_.kv_heads * config_.head_dim;
   const std::int64_t layer =

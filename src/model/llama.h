@@ -29,8 +29,11 @@ struct TrainPass {
 
 class Llama {
  public:
-  // `file` must outlive the model. With checkpointing only the input of each layer is kept for the
-  // backward pass and the rest is computed again (Chen et al. 2016): the same bits.
+  // `file` must outlive the model. `act` is the dtype of the products in training passes
+  // (loss_and_grad). Passes without a gradient always take fp32: in bf16 their rounding shows in
+  // the third decimal of the loss (README.md), and they are a small share of the time. With
+  // checkpointing only the input of each layer is kept for the backward pass and the rest is
+  // computed again (Chen et al. 2016): the same bits.
   Llama(const formats::GgufFile& file, backend::DType act, bool checkpointing);
   ~Llama();
 
@@ -58,7 +61,7 @@ class Llama {
   LlamaConfig config_;
   LlamaWeights weights_;
   bool checkpointing_;
-  std::unique_ptr<backend::ModelOps> ops_;
+  std::unique_ptr<backend::ModelOps> train_ops_, eval_ops_;
   std::vector<float> rope_cos_, rope_sin_;  // [context, head_dim / 2], filled as far as needed
   std::int64_t rope_positions_ = 0;
   struct Workspace;

@@ -48,9 +48,8 @@ std::string LoraPair::hf_path() const {
   return fmt::format("model.layers.{}.{}", layer, linear_info(which).hf_path);
 }
 
-LoraAdapter::LoraAdapter(const LlamaConfig& model, const LoraConfig& config, std::uint64_t seed,
-                         DType act)
-    : config_(config), act_(act), index_(static_cast<std::size_t>(model.layers * kLinears), -1) {
+LoraAdapter::LoraAdapter(const LlamaConfig& model, const LoraConfig& config, std::uint64_t seed)
+    : config_(config), index_(static_cast<std::size_t>(model.layers * kLinears), -1) {
   for (std::int64_t layer = 0; layer < model.layers; ++layer) {
     for (int i = 0; i < kLinears; ++i) {
       if (!config.targets[i]) {
@@ -99,8 +98,8 @@ const LoraPair* LoraAdapter::find(std::int64_t layer, Linear which) const {
   return at < 0 ? nullptr : &pairs_[static_cast<std::size_t>(at)];
 }
 
-ConstMatrix LoraAdapter::in_act(const float* values, std::int64_t cols) const {
-  if (act_ == DType::kF32) {
+ConstMatrix LoraAdapter::view(const float* values, std::int64_t cols, DType dtype) const {
+  if (dtype == DType::kF32) {
     return {values, DType::kF32, config_.rank, cols, cols};
   }
   const auto* first = static_cast<const float*>(values_.data());
@@ -108,15 +107,14 @@ ConstMatrix LoraAdapter::in_act(const float* values, std::int64_t cols) const {
           config_.rank, cols, cols};
 }
 
-ConstMatrix LoraAdapter::a(const LoraPair& pair) const { return in_act(pair.a, pair.inputs); }
-ConstMatrix LoraAdapter::b_transposed(const LoraPair& pair) const {
-  return in_act(pair.b_transposed, pair.outputs);
+ConstMatrix LoraAdapter::a(const LoraPair& pair, DType dtype) const {
+  return view(pair.a, pair.inputs, dtype);
+}
+ConstMatrix LoraAdapter::b_transposed(const LoraPair& pair, DType dtype) const {
+  return view(pair.b_transposed, pair.outputs, dtype);
 }
 
 void LoraAdapter::refresh() {
-  if (act_ == DType::kF32) {
-    return;
-  }
   rounded_.reserve(static_cast<std::size_t>(count_) * sizeof(math::bf16));
   const auto* from = static_cast<const float*>(values_.data());
   auto* to = static_cast<math::bf16*>(rounded_.data());

@@ -41,9 +41,8 @@ struct LoraPair {
 class LoraAdapter {
  public:
   // A ~ U(-1/sqrt(in), 1/sqrt(in)) (Kaiming uniform with a = sqrt(5), PEFT's default) from
-  // (seed, name); B = 0. `act` is the dtype in which products read A and B.
-  LoraAdapter(const LlamaConfig& model, const LoraConfig& config, std::uint64_t seed,
-              backend::DType act);
+  // (seed, name); B = 0.
+  LoraAdapter(const LlamaConfig& model, const LoraConfig& config, std::uint64_t seed);
 
   const LoraConfig& config() const { return config_; }
   std::vector<LoraPair>& pairs() { return pairs_; }
@@ -52,18 +51,17 @@ class LoraAdapter {
   const LoraPair* find(std::int64_t layer, Linear which) const;
   std::int64_t parameter_count() const { return count_; }
 
-  // A and B^T in the compute dtype, as of the last refresh().
-  backend::ConstMatrix a(const LoraPair& pair) const;
-  backend::ConstMatrix b_transposed(const LoraPair& pair) const;
+  // A and B^T in fp32, or rounded to bf16 as of the last refresh().
+  backend::ConstMatrix a(const LoraPair& pair, backend::DType dtype) const;
+  backend::ConstMatrix b_transposed(const LoraPair& pair, backend::DType dtype) const;
   // To be called after the parameters changed.
   void refresh();
   void zero_grad();
 
  private:
-  backend::ConstMatrix in_act(const float* values, std::int64_t cols) const;
+  backend::ConstMatrix view(const float* values, std::int64_t cols, backend::DType dtype) const;
 
   LoraConfig config_;
-  backend::DType act_;
   std::int64_t count_ = 0;
   Buffer values_, grads_, rounded_;
   std::vector<LoraPair> pairs_;

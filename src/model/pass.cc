@@ -39,9 +39,9 @@ void linear_forward(const PassContext& pass, std::int64_t layer, Linear which, C
   LowRank term;
   if (const LoraPair* pair = pair_of(pass, layer, which); pair != nullptr) {
     const Matrix u = cache.low_rank[static_cast<int>(which)].view();
-    pass.ops.project(branch_input(pass, *pair, x), pass.adapter->a(*pair),
+    pass.ops.project(branch_input(pass, *pair, x), pass.adapter->a(*pair, pass.ops.act()),
                      pass.adapter->config().scale(), u);
-    term = {u, pass.adapter->b_transposed(*pair)};
+    term = {u, pass.adapter->b_transposed(*pair, pass.ops.act())};
   }
   pass.ops.linear(x, weight(pass, layer, which), term, y, accumulate);
 }
@@ -54,12 +54,13 @@ void linear_backward(const PassContext& pass, std::int64_t layer, Linear which, 
   if (pair != nullptr) {
     const std::int64_t r = pass.adapter->config().rank;
     const Matrix v = pass.scratch.d_low_rank.view();
-    pass.ops.project(dy, pass.adapter->b_transposed(*pair), pass.adapter->config().scale(), v);
+    pass.ops.project(dy, pass.adapter->b_transposed(*pair, pass.ops.act()),
+                     pass.adapter->config().scale(), v);
     pass.ops.outer_accumulate(cache.low_rank[static_cast<int>(which)].view(), dy,
                               {pair->b_transposed_grad, DType::kF32, r, dy.cols, dy.cols});
     pass.ops.outer_accumulate(v, branch_input(pass, *pair, x),
                               {pair->a_grad, DType::kF32, r, x.cols, x.cols});
-    term = {v, pass.adapter->a(*pair)};
+    term = {v, pass.adapter->a(*pair, pass.ops.act())};
   }
   if (dx.empty()) {
     return;
