@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/checkpoints.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "core/status.h"
+
+namespace nibble::train {
+namespace {
+
+using formats::Json;
+
+constexpr std::string_view kPrefix = "checkpoint-";
+
+std::optional<std::int64_t> step_of(const std::string& name) {
+  if (!name.starts_with(kPrefix)) {
+    return std::nullopt;
+  }
+  std::int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [at, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  return error == std::errc() && at == end ? std::optional(step) : std::nullopt;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(os::Path output_dir, Json identity, std::string base_model)
+    : output_dir_(std::move(output_dir)),
+      identity_(std::move(identity)),
+      base_model_(std::move(base_model)) {}
+
+std::vector<std::pair<std::int64_t, os::Path>> Checkpoints::list() const {
+  std::vector<std::pair<std::int64_t, os::Path>> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(output_dir_, error)) {
+    if (const auto step = step_of(entry.path().filename().string()); step) {
+      found.emplace_back(*step, entry.path());
+    }
+  }
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+void Checkpoints::save(const RunState& state, const model::LoraAdapter& adapter,
+                       const model::LlamaConfig& model, const Optimizer& optimizer,
+                       std::int64_t keep) {
+  const os::Path path = output_dir_ / fmt::format("{}{}", kPrefix, state.step);
+  if (std::filesystem::exists(path)) {
+    // Left by an earlier attempt and passed over as damaged, or about to be written again.
+    std::filesystem::remove_all(path);
+  }
+  formats::CheckpointWriter writer(path);
+  const model::PeftTensors tensors(adapter, model);
+  writer.add_component("adapter_model", tensors.list(), {{"format", "pt"}});
+  writer.add_file("adapter_config.json",
+                  model::peft_config(adapter.config(), base_model_).dump(2) + "\n");
+  writer.add_component("optimizer", optimizer.states());
+  writer.commit({{"identity", identity_},
+                 {"step", state.step},
+                 {"optimizer_steps", optimizer.step_count()},
+                 {"total_tokens", state.total_tokens},
+                 {"training_seconds", state.training_seconds},
+                 {"skipped_in_a_row", state.skipped_in_a_row},
+                 {"loss_sum", state.loss_sum},
+                 {"loss_steps", state.loss_steps}});
+  prune(keep);
+}
+
+void Checkpoints::prune(std::int64_t keep) const {
+  const auto all = list();
+  for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep)); i < all.size();
+       ++i) {
+    std::error_code ignored;  // an old checkpoint that stays does no harm
+    std::filesystem::remove_all(all[i].second, ignored);
+  }
+}
+
+RunState Checkpoints::load(const formats::Checkpoint& checkpoint, const model::LlamaConfig& model,
+                           model::LoraAdapter& adapter, Optimizer& optimizer) const {
+  const std::string name = checkpoint.path().string();
+  const Json& extra = checkpoint.extra();
+  RunState state;
+  std::int64_t optimizer_steps = 0;
+  try {
+    const Json& theirs = extra.at("identity");
+    for (const auto& [key, mine] : identity_.items()) {
+      if (const auto found = theirs.find(key); found == theirs.end() || *found != mine) {
+        fail(StatusCode::kInvalidArgument,
+             "{}: cannot be resumed: \"{}\" was {} there and is {} now", name, key,
+             found == theirs.end() ? "absent" : found->dump(), mine.dump());
+      }
+    }
+    state.step = extra.at("step").get<std::int64_t>();
+    optimizer_steps = extra.at("optimizer_steps").get<std::int64_t>();
+    state.total_tokens = extra.at("total_tokens").get<std::int64_t>();
+    state.training_seconds = extra.at("training_seconds").get<double>();
+    state.skipped_in_a_row = extra.at("skipped_in_a_row").get<std::int64_t>();
+    state.loss_sum = extra.at("loss_sum").get<double>();
+    state.loss_steps = extra.at("loss_steps").get<std::int64_t>();
+  } catch (const Json::exception& error) {
+    fail(StatusCode::kCorrupt, "{}: manifest.json: {}", name, error.what());
+  }
+  const formats::SafetensorsFile& states = checkpoint.component("optimizer");
+  model::load_peft_tensors(checkpoint.component("adapter_model"), model, adapter);
+  optimizer.load(states, optimizer_steps);
+  return state;
+}
+
+std::optional<RunState> Checkpoints::restore(
+    const std::string& path, const model::LlamaConfig& model, model::LoraAdapter& adapter,
+    Optimizer& optimizer, const std::function<void(const std::string&)>& warn) const {
+  if (!path.empty() && path != "auto") {
+    return load(formats::Checkpoint(path), model, adapter, optimizer);
+  }
+  for (const auto& [step, directory] : list()) {
+    try {
+      return load(formats::Checkpoint(directory), model, adapter, optimizer);
+    } catch (const Error& error) {
+      if (error.code() != StatusCode::kCorrupt && error.code() != StatusCode::kIo) {
+        throw;
+      }
+      warn(fmt::format("passing over {}: {}", directory.string(), error.what()));
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace nibble::train

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/log.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "core/status.h"
+#include "formats/json.h"
+
+namespace nibble::train {
+namespace {
+
+constexpr std::uint64_t kMaxLogBytes = 1ULL << 30;
+
+}  // namespace
+
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::max(0.0, seconds));
+  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+void TrainLog::rewind(std::int64_t step) {
+  if (!std::filesystem::exists(path_)) {
+    return;
+  }
+  std::istringstream lines(os::read_file(path_, kMaxLogBytes));
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    // A line cut short by a kill is dropped with the rest.
+    const auto entry = formats::Json::parse(line, nullptr, false);
+    if (entry.is_object() && entry.value("current_steps", step + 1) <= step) {
+      kept += line + "\n";
+    }
+  }
+  os::write_file(path_, kept);
+}
+
+bool TrainLog::append(const LogEntry& entry) {
+  formats::Json line{{"current_steps", entry.current_steps}, {"total_steps", entry.total_steps}};
+  const auto optional = [&](const char* key, const std::optional<double>& value) {
+    if (value) {
+      line[key] = *value;
+    }
+  };
+  optional("loss", entry.loss);
+  optional("eval_loss", entry.eval_loss);
+  optional("lr", entry.lr);
+  optional("grad_norm", entry.grad_norm);
+  line["epoch"] = entry.epoch;
+  line["percentage"] = entry.total_steps > 0 ? 100.0 * static_cast<double>(entry.current_steps) /
+                                                   static_cast<double>(entry.total_steps)
+                                             : 100.0;
+  line["elapsed_time"] = format_duration(entry.elapsed_seconds);
+  line["remaining_time"] = format_duration(entry.remaining_seconds);
+  line["throughput"] = entry.throughput;
+  line["total_tokens"] = entry.total_tokens;
+  try {
+    os::append_line(path_, line.dump());
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+bool TrainLog::empty() const {
+  std::error_code error;
+  return std::filesystem::file_size(path_, error) == 0 || error;
+}
+
+}  // namespace nibble::train
