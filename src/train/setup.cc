@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/setup.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/status.h"
+#include "train/schedule.h"
+
+namespace nibble::train {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+// Code, tokenizer, compiled kernels and scratch: measured on small runs, rounded up.
+constexpr std::uint64_t kProgramBytes = 160ULL << 20;
+
+void require(bool condition, const char* flag, const char* what) {
+  if (!condition) {
+    fail(StatusCode::kInvalidArgument, "{} must be {}", flag, what);
+  }
+}
+
+const FinetuneOptions& checked(const FinetuneOptions& o) {
+  require(o.lora.rank >= 1 && o.lora.rank <= 4096, "--lora-rank", "in 1..4096");
+  require(std::isfinite(o.lora.alpha) && o.lora.alpha > 0, "--lora-alpha", "positive");
+  require(o.lora.dropout >= 0 && o.lora.dropout < 1, "--lora-dropout", "in [0, 1)");
+  require(std::isfinite(o.learning_rate) && o.learning_rate >= 0, "--learning-rate",
+          "a number that is not negative");
+  require(o.lr_scheduler == "cosine" || o.lr_scheduler == "linear" || o.lr_scheduler == "constant",
+          "--lr-scheduler-type", "cosine, linear or constant");
+  require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "--warmup-ratio", "in [0, 1]");
+  require(std::isfinite(o.max_grad_norm) && o.max_grad_norm >= 0, "--max-grad-norm",
+          "a number that is not negative (0: no clipping)");
+  require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "--weight-decay",
+          "a number that is not negative");
+  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1,
+          "--adam-beta1 and --adam-beta2", "in [0, 1)");
+  require(o.epsilon > 0, "--adam-epsilon", "positive");
+  require(o.optimizer == "adamw" || o.optimizer == "adamw_8bit", "--optim", "adamw or adamw_8bit");
+  require(o.micro_batch_size >= 1, "--micro-batch-size", "at least 1");
+  require(o.accumulation >= 1, "--gradient-accumulation-steps", "at least 1");
+  require(o.cutoff_len >= 2, "--cutoff-len", "at least 2");
+  require(o.epochs > 0 && o.epochs <= 10000, "--num-train-epochs", "in (0, 10000]");
+  require(o.logging_steps >= 1, "--logging-steps", "at least 1");
+  require(o.eval_steps >= 0 && o.save_steps >= 0, "--eval-steps and --save-steps", "not negative");
+  require(o.save_total_limit >= 1, "--save-total-limit", "at least 1");
+  require(o.val_size >= 0, "--val-size", "not negative");
+  require(o.val_size == 0 || o.eval_dataset.empty(), "--val-size",
+          "absent when --eval-dataset is given");
+  return o;
+}
+
+std::string file_hash(const std::string& path) {
+  if (path.empty()) {
+    return "";
+  }
+  const os::MappedFile map{os::Path(path)};
+  return fmt::format("{:016x}", XXH3_64bits(map.bytes().data(), map.bytes().size()));
+}
+
+std::string report_line(const char* name, const text::DatasetReport& report) {
+  std::string line =
+      fmt::format("{}: {} rows ({}), {} usable, {} tokens, {} of them targets", name, report.rows,
+                  report.format, report.usable, report.tokens, report.targets);
+  const auto note = [&](std::int64_t count, const char* what) {
+    if (count > 0) {
+      line += fmt::format("; {} {}", count, what);
+    }
+  };
+  note(report.no_target, "left out: no token to train on");
+  note(report.truncated, "cut at --cutoff-len");
+  note(report.double_bos, "with a double BOS, one removed");
+  note(report.dropped_bytes, "bytes the vocabulary cannot express, dropped");
+  return line;
+}
+
+}  // namespace
+
+backend::DType compute_dtype(const std::string& name) {
+  if (name == "auto") {
+    return backend::cpu_has_bf16() ? backend::DType::kBf16 : backend::DType::kF32;
+  }
+  require(name == "fp32" || name == "bf16", "--compute-dtype", "auto, fp32 or bf16");
+  return name == "bf16" ? backend::DType::kBf16 : backend::DType::kF32;
+}
+
+std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
+                                                const std::string& forced) {
+  if (!forced.empty()) {
+    return text::ChatTemplate::family(forced);
+  }
+  if (!file.has("tokenizer.chat_template")) {
+    return std::nullopt;
+  }
+  return text::ChatTemplate::recognise(file.string("tokenizer.chat_template"));
+}
+
+Setup::Setup(const FinetuneOptions& options)
+    : options_(checked(options)),
+      file_(os::Path(options.model)),
+      tokenizer_(file_),
+      model_(file_, compute_dtype(options.compute_dtype), options.gradient_checkpointing),
+      data_(load_data()),
+      plan_(data_.first.examples, options_) {
+  file_.check_weights();
+}
+
+std::pair<text::Dataset, text::Dataset> Setup::load_data() const {
+  const std::int64_t context = model_.config().context;
+  if (options_.cutoff_len > context) {
+    fail(StatusCode::kInvalidArgument,
+         "--cutoff-len {} is longer than the context of {} tokens of {}", options_.cutoff_len,
+         context, options_.model);
+  }
+  const auto chat = chat_template(file_, options_.chat_template);
+  const text::DatasetOptions rows{options_.cutoff_len, options_.train_on_inputs,
+                                  options_.max_samples};
+  text::Dataset train = text::load_dataset(options_.dataset, tokenizer_, chat, rows);
+  if (!options_.eval_dataset.empty()) {
+    text::DatasetOptions all = rows;
+    all.max_samples = -1;
+    return {std::move(train), text::load_dataset(options_.eval_dataset, tokenizer_, chat, all)};
+  }
+  if (options_.val_size == 0) {
+    return {std::move(train), {}};
+  }
+  auto parts = text::split_dataset(std::move(train), options_.val_size, options_.seed);
+  if (parts.first.examples.empty()) {
+    fail(StatusCode::kInvalidArgument, "--val-size {} leaves no row of {} to train on",
+         options_.val_size, options_.dataset);
+  }
+  return parts;
+}
+
+std::int64_t Setup::largest_pass() {
+  std::int64_t largest = 0;
+  for (std::int64_t number = 0; number < plan_.total_steps(); ++number) {
+    for (const auto& batch : plan_.step(number).micro_batches) {
+      std::int64_t tokens = 0;
+      for (const std::int64_t example : batch) {
+        tokens += static_cast<std::int64_t>(
+            train().examples[static_cast<std::size_t>(example)].ids.size());
+      }
+      largest = std::max(largest, tokens);
+    }
+  }
+  return largest;
+}
+
+MemoryEstimate Setup::memory(std::uint64_t optimizer_bytes) {
+  std::int64_t parameters = 0;
+  const model::LlamaConfig& config = model_.config();
+  for (int i = 0; i < model::kLinears; ++i) {
+    if (options_.lora.targets[i]) {
+      const auto which = static_cast<model::Linear>(i);
+      parameters += config.layers * options_.lora.rank *
+                    (model::linear_inputs(config, which) + model::linear_outputs(config, which));
+    }
+  }
+  // fp32 value and gradient, and the copy in bf16; saving a checkpoint copies the values once.
+  const auto adapter = static_cast<std::uint64_t>(parameters) * (4 + 4 + 2 + 4);
+  if (optimizer_bytes == 0) {
+    optimizer_bytes =
+        static_cast<std::uint64_t>(parameters) * (options_.optimizer == "adamw_8bit" ? 3 : 8);
+  }
+  return {file_.file_bytes(), model_.activation_bytes(largest_pass(), options_.lora.rank), adapter,
+          optimizer_bytes, kProgramBytes};
+}
+
+formats::Json Setup::identity() const {
+  formats::Json json = options_.identity();
+  json["model_bytes"] = file_.file_bytes();
+  json["model_hash"] = file_hash(options_.model);
+  json["dataset_hash"] = file_hash(options_.dataset);
+  json["eval_dataset_hash"] = file_hash(options_.eval_dataset);
+  return json;
+}
+
+std::vector<std::string> Setup::describe() {
+  const model::LlamaConfig& c = model_.config();
+  std::vector<std::string> lines;
+  lines.push_back(
+      fmt::format("model: {}: {} layers, width {}, {} heads ({} kv), vocabulary {}, "
+                  "context {}",
+                  options_.model, c.layers, c.width, c.heads, c.kv_heads, c.vocabulary, c.context));
+  lines.push_back(report_line("data", train().report));
+  if (!eval().examples.empty()) {
+    lines.push_back(fmt::format("held out: {} rows", eval().examples.size()));
+  }
+  const bool bf16 = compute_dtype(options_.compute_dtype) == backend::DType::kBf16;
+  lines.push_back(fmt::format(
+      "run: {} steps of {} passes of {} {}, LoRA rank {} alpha {:g}, {} with peak learning rate "
+      "{:g} ({}, {} warm-up steps), {} products, gradient checkpointing {}",
+      plan_.total_steps(), options_.accumulation, options_.micro_batch_size,
+      options_.packing ? fmt::format("packs of up to {} tokens", options_.cutoff_len)
+                       : std::string("rows"),
+      options_.lora.rank, options_.lora.alpha, options_.optimizer, options_.learning_rate,
+      options_.lr_scheduler,
+      warmup_steps(options_.warmup_ratio, options_.warmup_steps, plan_.total_steps()),
+      bf16 ? "bf16" : "fp32", options_.gradient_checkpointing ? "on" : "off"));
+  const MemoryEstimate m = memory(0);
+  const auto mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / kMiB; };
+  lines.push_back(
+      fmt::format("memory: {:.0f} MiB expected at most: model file {:.0f}, activations "
+                  "{:.0f}, adapter {:.0f}, optimizer {:.0f}, program {:.0f}",
+                  mib(m.total()), mib(m.model), mib(m.activations), mib(m.adapter),
+                  mib(m.optimizer), mib(m.program)));
+  return lines;
+}
+
+}  // namespace nibble::train

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands before the first step of a run: everything opened, read, checked and counted.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "formats/gguf.h"
+#include "model/llama.h"
+#include "text/dataset.h"
+#include "train/options.h"
+#include "train/step_plan.h"
+
+namespace nibble::train {
+
+// "auto", "fp32" or "bf16" to the dtype of training products; auto is bf16 where the hardware has
+// it.
+backend::DType compute_dtype(const std::string& name);
+
+// The model's own chat template, or the family that was asked for; nullopt if the model has none.
+std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
+                                                const std::string& forced);
+
+struct MemoryEstimate {
+  std::uint64_t model, activations, adapter, optimizer, program;
+  std::uint64_t total() const { return model + activations + adapter + optimizer + program; }
+};
+
+class Setup {
+ public:
+  // Reads model and data. Throws what they throw, and Error(kInvalidArgument) for options that
+  // cannot work, naming the flag.
+  explicit Setup(const FinetuneOptions& options);
+
+  const FinetuneOptions& options() const { return options_; }
+  const formats::GgufFile& file() const { return file_; }
+  const text::Tokenizer& tokenizer() const { return tokenizer_; }
+  model::Llama& model() { return model_; }
+  const text::Dataset& train() const { return data_.first; }
+  const text::Dataset& eval() const { return data_.second; }
+  StepPlan& plan() { return plan_; }
+
+  // Tokens of the largest pass of the run.
+  std::int64_t largest_pass();
+  MemoryEstimate memory(std::uint64_t optimizer_bytes);
+  // Options and hashes of model header and data: what a resumed run must share.
+  formats::Json identity() const;
+  // Lines that tell a person what was found and what will run.
+  std::vector<std::string> describe();
+
+ private:
+  std::pair<text::Dataset, text::Dataset> load_data() const;
+
+  FinetuneOptions options_;
+  formats::GgufFile file_;
+  text::Tokenizer tokenizer_;
+  model::Llama model_;
+  std::pair<text::Dataset, text::Dataset> data_;  // to train on, held out
+  StepPlan plan_;
+};
+
+}  // namespace nibble::train
