@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+// The instruction sets that can be asked for (--isa); those between them only cost compile time.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/model/simd_ops.cc"
 #include <hwy/foreach_target.h>
@@ -140,8 +142,7 @@ HWY_INLINE void decode_block(GgmlType type, const std::byte* block, T* out) {
 template <class T>
 HWY_INLINE void decode_plain(GgmlType type, const std::byte* in, std::int64_t n, T* out) {
   for (std::int64_t i = 0; i < n; ++i) {
-    float value;
-    math::decode_ggml_block(type, in + i * (type == GgmlType::kF32 ? 4 : 2), &value);
+    const float value = math::decode_ggml_element(type, in + i * (type == GgmlType::kF32 ? 4 : 2));
     if constexpr (std::is_same_v<T, float>) {
       out[i] = value;
     } else {

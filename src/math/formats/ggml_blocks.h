@@ -52,6 +52,18 @@ inline T load_unaligned(const std::byte* from) {
   return value;
 }
 
+// The types whose blocks are one element: F32, F16, BF16.
+inline float decode_ggml_element(GgmlType type, const std::byte* element) {
+  switch (type) {
+    case GgmlType::kF16:
+      return fp16_to_float(load_unaligned<fp16>(element));
+    case GgmlType::kBF16:
+      return bf16_to_float(load_unaligned<bf16>(element));
+    default:
+      return load_unaligned<float>(element);
+  }
+}
+
 // Decodes one block. Products and sums are rounded separately (no fused multiply-add): that is what
 // the gguf package computes, and these bits are the contract.
 //   Q4_0: f16 d, 16 bytes; x = d (q - 8); element j is the low nibble of byte j, j + 16 the high
@@ -60,13 +72,9 @@ inline T load_unaligned(const std::byte* from) {
 inline void decode_ggml_block(GgmlType type, const std::byte* block, float* out) {
   switch (type) {
     case GgmlType::kF32:
-      out[0] = load_unaligned<float>(block);
-      return;
     case GgmlType::kF16:
-      out[0] = fp16_to_float(load_unaligned<fp16>(block));
-      return;
     case GgmlType::kBF16:
-      out[0] = bf16_to_float(load_unaligned<bf16>(block));
+      out[0] = decode_ggml_element(type, block);
       return;
     case GgmlType::kQ4_0: {
       const float d = fp16_to_float(load_unaligned<fp16>(block));

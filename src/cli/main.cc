@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `nibble` command. Errors are told in one line on standard error.
+#include <fmt/format.h>
+#include <nibble/nibble.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <new>
+
+#include "cli/command.h"
+#include "core/status.h"
+
+namespace nibble::cli {
+namespace {
+
+// The arguments, with those of a --config file put before the command line's own.
+std::vector<std::string> all_arguments(CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> arguments = normalise_arguments(app, argc, argv);
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    std::string path;
+    if (arguments[i].starts_with("--config=")) {
+      path = arguments[i].substr(9);
+    } else if (arguments[i] == "--config" && i + 1 < arguments.size()) {
+      path = arguments[i + 1];
+    } else {
+      continue;
+    }
+    CLI::App* command = find_command(app, arguments[0]);
+    if (command == nullptr) {
+      break;
+    }
+    const auto from_file = yaml_arguments(path, *command, arguments);
+    arguments.insert(arguments.begin() + 1, from_file.begin(), from_file.end());
+    break;
+  }
+  return arguments;
+}
+
+int exit_code_of(const Error& error) {
+  return error.code() == StatusCode::kInvalidArgument ? kUsage : kFailed;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"nibble: fine-tune quantised models on modest hardware"};
+  app.set_version_flag("--version", nibble_version_string());
+  app.require_subcommand(1);
+  int exit_code = 0;
+  add_finetune(app, &exit_code);
+  add_generate(app, &exit_code);
+  add_eval(app, &exit_code);
+  add_inspect(app, &exit_code);
+  try {
+    std::vector<std::string> arguments = all_arguments(app, argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // the order CLI11 takes a vector in
+    app.parse(arguments);
+    return exit_code;
+  } catch (const CLI::Success& done) {  // --help, --version
+    return app.exit(done);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "nibble: {}\n", error.what());
+    return kUsage;
+  } catch (const Error& error) {
+    fmt::print(stderr, "nibble: {}\n", error.what());
+    return exit_code_of(error);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "nibble: out of memory\n");
+    return kFailed;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "nibble: internal error: {}\n", error.what());
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace nibble::cli
+
+int main(int argc, char** argv) {
+  // A full disk or a closed pipe is an error to be told, not a signal to die of.
+  std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);
+  return nibble::cli::run(argc, argv);
+}
