@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Every test, from a fresh clone: installs, builds, runs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/packages.sh
+source tools/packages.sh
+# shellcheck source=tools/venv.sh
+source tools/venv.sh
+
+usage() {
+  cat <<'TEXT'
+usage: tests/run.sh [options]
+
+Installs what is missing, builds with g++ (release, then with the address and undefined-behaviour
+sanitizers), gets the test model, runs every test and compares with llama.cpp and the other peers.
+
+  --full         also: thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
+                 the quickstart as it is and under a forced AVX2
+  --yes          do not ask before installing packages (also: CI=true)
+  --no-install   install no packages; say what is missing
+  --jobs N       processes of the builds and tests (default: the number of processors)
+  --help
+Packages (Debian):
+TEXT
+  fold -s -w 96 <<<"${packages_tests[*]}" | sed 's/^/  /'
+}
+
+full="" jobs=$(nproc) mode=ask
+[[ ${CI:-} == true ]] && mode=yes
+while (($#)); do
+  case $1 in
+    --full) full=1 ;;
+    --yes) mode=yes ;;
+    --no-install) mode=no ;;
+    --jobs)
+      (($# > 1)) || { echo "--jobs needs a value" >&2; exit 2; }
+      jobs=$2; shift ;;
+    --help | -h) usage; exit ;;
+    *) echo "unknown option: $1 (see --help)" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+model=models/SmolLM2-135M-Instruct.Q4_1.gguf
+passed=0 failed=0 skipped=0 failures=()
+
+section() { printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+finish() {
+  section "Result"
+  ((${#failures[@]} == 0)) || printf 'FAILED: %s\n' "${failures[@]}"
+  echo "$passed passed, $failed failed, $skipped skipped"
+  ((failed == 0 && passed > 0)) && exit 0 || exit 1
+}
+
+# check NAME COMMAND...: one test; exit code 77 means skipped.
+check() {
+  local name=$1 code=0
+  shift
+  section "$name"
+  "$@" || code=$?
+  case $code in
+    0) passed=$((passed + 1)) ;;
+    77) skipped=$((skipped + 1)); echo "SKIPPED: $name" ;;
+    *) failed=$((failed + 1)); failures+=("$name"); echo "FAILED: $name" ;;
+  esac
+  return 0
+}
+
+# need NAME COMMAND...: what everything after it needs; its failure ends the run.
+need() {
+  local name=$1
+  shift
+  section "$name"
+  "$@" || { failed=$((failed + 1)); failures+=("$name"); finish; }
+}
+
+build() {
+  cmake --preset "$1" >"build/$1.log" 2>&1 || { cat "build/$1.log"; return 1; }
+  cmake --build --preset "$1" -j "$jobs"
+}
+
+# tests PRESET CTEST-OPTION...: counts every single test. The tests of a preset that did not build
+# are not run.
+tests() {
+  local preset=$1 report=$PWD/build/$1/ctest.xml name count
+  shift
+  section "Tests: $preset"
+  rm -f "$report"
+  ctest --test-dir "build/$preset" -j "$jobs" --output-on-failure --no-tests=error \
+    --output-junit "$report" "$@" || echo "ctest: exit code $?"
+  declare -A counts=()
+  for name in tests failures disabled skipped; do
+    count=$(sed -n "s/^[[:space:]]*$name=\"\([0-9]*\)\".*/\1/p" "$report" 2>/dev/null | head -n 1)
+    counts[$name]=${count:-0}
+  done
+  if ((counts[tests] == 0)); then
+    counts[failures]=1 counts[tests]=1
+  fi
+  local left_out=$((counts[disabled] + counts[skipped]))
+  failed=$((failed + counts[failures]))
+  skipped=$((skipped + left_out))
+  passed=$((passed + counts[tests] - counts[failures] - left_out))
+  ((counts[failures] == 0)) || failures+=("${counts[failures]} tests of the preset $preset")
+}
+
+# build_and_test PRESET CTEST-OPTION...
+build_and_test() {
+  local preset=$1 before=$failed
+  check "Build: $preset" build "$preset"
+  ((failed > before)) || tests "$@"
+}
+
+formatted() {
+  git ls-files '*.h' '*.hpp' '*.cc' '*.c' '*.cpp' | xargs clang-format --dry-run -Werror
+}
+
+# A pass is remembered for as long as no source changes.
+tidy() {
+  local stamp=build/release/clang-tidy.passed now
+  now=$(git ls-files '*.h' '*.hpp' '*.cc' '*.def' .clang-tidy '*CMakeLists.txt' | xargs sha256sum)
+  if [[ -f $stamp && $(<"$stamp") == "$now" ]]; then
+    echo "Nothing has changed since it passed."
+    return 0
+  fi
+  git ls-files 'src/*.cc' 'cpu/*.cc' |
+    xargs -P "$jobs" -n 2 clang-tidy --quiet -p build/release 2>/dev/null || return 1
+  printf '%s\n' "$now" >"$stamp"
+}
+
+fuzz() {
+  local program=$1 name seconds=30
+  name=$(basename "$program")
+  mkdir -p "build/clang/corpus/$name"
+  # New inputs go to the first directory, the committed corpus stays as it is.
+  "$program" "build/clang/corpus/$name" "tests/fuzz/corpus/${name%_fuzz}" \
+    -max_total_time=$seconds -rss_limit_mb=2048 -timeout=10 -print_final_stats=0 \
+    -artifact_prefix="build/clang/corpus/$name-" -verbosity=0
+}
+
+quickstart() {
+  rm -rf "build/quickstart-$1"
+  examples/quickstart/run.sh --no-install --jobs "$jobs" --out "build/quickstart-$1" "${@:2}" |
+    tee "build/quickstart-$1.log" || return 1
+  python3 tests/oracles/quickstart_check.py "build/quickstart-$1" "build/quickstart-$1.log"
+}
+
+mkdir -p build
+need "Packages" ensure_packages "$mode" "${packages_tests[@]}"
+check "Format" formatted
+need "Build: release" build release
+need "Test model" python3 examples/quickstart/get_model.py
+need "Python environment" make_venv .venv-light tests/oracles/requirements-light.txt
+tests release
+
+python=.venv-light/bin/python
+check "Oracle: Hugging Face tokenizers and jinja2" \
+  $python tests/oracles/text_oracle.py build/release $model
+check "Oracle: llama.cpp" $python tests/oracles/xllamacpp_oracle.py build/release/bin/nibble $model
+check "Oracle: int8 optimizer states against fp32 states" \
+  $python tests/oracles/states_oracle.py build/release/bin/nibble $model
+check "clang-tidy" tidy
+build_and_test asan -LE 'package|heavy'
+
+if [[ -n $full ]]; then
+  build_and_test tsan -LE 'package|heavy'
+  build_and_test clang -LE 'package'
+  for program in build/clang/tests/fuzz/*_fuzz; do
+    check "Fuzz: $(basename "$program")" fuzz "$program"
+  done
+  need "Python environment with PyTorch" make_venv .venv-heavy tests/oracles/requirements-heavy.txt
+  check "Oracle: PEFT" .venv-heavy/bin/python tests/oracles/peft_oracle.py \
+    build/release/bin/nibble $model
+  check "Quickstart" quickstart auto
+  check "Quickstart on AVX2" quickstart avx2 --isa avx2
+fi
+finish
