@@ -91,10 +91,9 @@ section "Answers before"
 show_answers
 
 section "Fine-tuning"
-python3 examples/quickstart/peak_memory.py "$nibble" finetune --model "$model" \
-  --dataset "$data/train.jsonl" --eval-dataset "$data/eval.jsonl" --output-dir "$out" \
-  --learning-rate 5e-4 --num-train-epochs 1 --cutoff-len 512 --gradient-accumulation-steps 4 \
-  --optim adamw_8bit --logging-steps 5 --save-steps 50 "${hardware[@]}"
+python3 examples/quickstart/peak_memory.py "$nibble" finetune \
+  --config examples/quickstart/quickstart.yaml --model "$model" --output-dir "$out" \
+  --dataset "$data/train.jsonl" --eval-dataset "$data/eval.jsonl" "${hardware[@]}"
 
 section "Answers after"
 show_answers --adapter "$out"
