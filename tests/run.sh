@@ -155,6 +155,7 @@ need "Python environment" make_venv .venv-light tests/oracles/requirements-light
 tests release
 
 python=.venv-light/bin/python
+check "Oracle: gguf and safetensors" $python tests/oracles/formats_oracle.py build/release
 check "Oracle: Hugging Face tokenizers and jinja2" \
   $python tests/oracles/text_oracle.py build/release $model
 check "Oracle: llama.cpp" $python tests/oracles/xllamacpp_oracle.py build/release/bin/nibble $model
