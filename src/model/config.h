@@ -60,9 +60,8 @@ struct LlamaWeights {
 // tensor, a wrong shape, a value out of range.
 LlamaConfig read_config(const formats::GgufFile& file);
 
-// Every tensor the architecture needs, each with exactly its shape. Tensors that are not used are
-// named in *unused if it is given.
-LlamaWeights read_weights(const formats::GgufFile& file, const LlamaConfig& config,
-                          std::vector<std::string>* unused = nullptr);
+// Every tensor the architecture needs, each with exactly its shape, and no other: a tensor that is
+// left over is refused, because whatever it is for would not be done.
+LlamaWeights read_weights(const formats::GgufFile& file, const LlamaConfig& config);
 
 }  // namespace nibble::model
