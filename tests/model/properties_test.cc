@@ -94,8 +94,14 @@ TEST(Bf16, GradientsAreNearThoseOfFp32) {
   if (!backend::cpu_has_bf16()) {
     GTEST_SKIP() << "this processor has no bf16 products";
   }
-  for (const std::int64_t rank : {1, 3, 8, 64}) {
-    TinyRun exact(shape(), rank), rounded(shape(), rank, 0, backend::DType::kBf16);
+  // A random model is harsher than a trained one: its logits have a spread of 3, so that bf16's
+  // 0.4 % moves the probabilities by percents, and more with depth (measured 1.7e-2 for one layer,
+  // 4.7e-2 for three). The trained model is in the golden tests.
+  for (const auto& [layers, rank] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {1, 1}, {1, 3}, {1, 8}, {1, 64}, {3, 8}}) {
+    TinyShape s = shape();
+    s.layers = layers;
+    TinyRun exact(s, rank), rounded(s, rank, 0, backend::DType::kBf16);
     const Batch batch = random_batch(kLengths, 250, 0.2);
     double exact_loss = 0, loss = 0;
     const std::vector<float> want = exact.pass(batch, {1, 0, 0}, &exact_loss);
@@ -103,10 +109,10 @@ TEST(Bf16, GradientsAreNearThoseOfFp32) {
     for (std::size_t i = 0; i < want.size(); ++i) {
       error[i] -= want[i];
     }
-    std::printf("  rank %d: bf16 gradients %.2e of the norm away, loss %.2e\n",
-                static_cast<int>(rank), norm_of(error) / norm_of(want),
+    std::printf("  %d layers, rank %d: bf16 gradients %.2e of the norm away, loss %.2e\n",
+                static_cast<int>(layers), static_cast<int>(rank), norm_of(error) / norm_of(want),
                 std::fabs(loss / exact_loss - 1));
-    EXPECT_LT(norm_of(error), 3e-2 * norm_of(want));
+    EXPECT_LT(norm_of(error), (layers == 1 ? 3e-2 : 8e-2) * norm_of(want));
     EXPECT_GT(norm_of(error), 1e-5 * norm_of(want)) << "these products were not bf16";
     EXPECT_NEAR(loss, exact_loss, 3e-3 * exact_loss);
   }
