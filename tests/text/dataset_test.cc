@@ -92,8 +92,8 @@ TEST(Dataset, PromptAndCompletionEndWithEosThoughPadIsEos) {
 }
 
 TEST(Dataset, ATokenAcrossTheBeginningOfTheCompletionIsPrompt) {
-  // "hell" + "o w" is encoded as one text: "hello" is one token and stays prompt.
-  const Dataset data = parse(R"({"prompt":"hell","completion":"o w"})");
+  // "b hell" + "o w" is encoded as one text: "hello" is one token and stays prompt.
+  const Dataset data = parse(R"({"prompt":"b hell","completion":"o w"})");
   EXPECT_EQ(target_text(data.examples.at(0)), " w<|im_end|>");
 }
 

@@ -38,6 +38,14 @@ TEST(Tokenizer, MergesByRankNotByPosition) {
   EXPECT_EQ(tiny().encode_ids("aaaaa", false), Ids({id("aaaa"), id("a")}));
 }
 
+TEST(Tokenizer, BlanksBeforeNumbersStayTogether) {
+  const std::int32_t blank = tiny().find("\u0120"), two = tiny().find("\u0120\u0120");
+  EXPECT_EQ(tiny().encode_ids("  1", false), Ids({two, tiny().find("1")}));
+  EXPECT_EQ(tiny().encode_ids("  b", false), Ids({blank, blank, tiny().find("b")}));
+  EXPECT_EQ(tiny().encode_ids(" 1", false), Ids({blank, tiny().find("1")}));
+  EXPECT_EQ(tiny().encode_ids("  ", false), Ids({two}));
+}
+
 TEST(Tokenizer, SpecialTokensLeftmostLongestAndOnlyWhenAsked) {
   const std::string text = "<keep>er<|im_end|><keep>x<|im_end";
   const std::vector<Token> tokens = tiny().encode(text, true);
