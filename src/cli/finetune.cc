@@ -62,7 +62,7 @@ void add_data_flags(CLI::App& app, FinetuneCommand& c) {
 void add_lora_flags(CLI::App& app, FinetuneCommand& c) {
   FinetuneOptions& o = c.options;
   app.add_option("-r,--lora-rank,--lora-r,--r", o.lora.rank, "rank")->capture_default_str();
-  app.add_option("--lora-alpha", c.alpha, "alpha (default: the rank)");
+  app.add_option("--lora-alpha", c.alpha, "alpha (default: the rank)")->check(CLI::PositiveNumber);
   app.add_option("--lora-dropout", o.lora.dropout, "dropout before A")->capture_default_str();
   app.add_option("--lora-target,--target-modules,--lora-modules,--lora-target-modules", c.targets,
                  "layers: all, or q_proj,v_proj,... (or attn_q,...)")
@@ -110,7 +110,9 @@ void add_run_flags(CLI::App& app, FinetuneCommand& c) {
   app.add_option("--num-train-epochs,--num-epochs,--epochs", o.epochs, "may be a fraction")
       ->capture_default_str();
   app.add_option("--max-steps", o.max_steps, "overrides the epochs");
-  app.add_option("--seed", o.seed, "of everything random")->capture_default_str();
+  app.add_option("--seed", o.seed, "of everything random")
+      ->check(CLI::NonNegativeNumber)  // -1 would wrap around
+      ->capture_default_str();
   app.add_option("--logging-steps", o.logging_steps, "")->capture_default_str();
   app.add_option("--eval-steps", o.eval_steps, "0: only before the first and after the last step")
       ->capture_default_str();

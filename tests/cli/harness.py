@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the command share. A test is a script that is given the command's path;
 unittest runs it, and exit code 77 means that all of it was skipped."""
+import hashlib
 import json
 import os
 import shutil
@@ -33,6 +34,11 @@ def write_rows(path, lines):
 def read_json_lines(path):
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
+
+
+def digest(path):
+    """Of a file, for messages that can be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def read_bytes(path):

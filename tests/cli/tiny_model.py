@@ -106,9 +106,9 @@ def tensors(rng, vocabulary):
     yield norm("output_norm.weight")
 
 
-def write(path, change_metadata=None, change_tensors=None):
+def write(path, change_metadata=None, change_tensors=None, seed=1):
     """change_metadata(dict) and change_tensors(list) edit what is written."""
-    rng = random.Random(1)
+    rng = random.Random(seed)
     tokens, keys = metadata()
     parts = list(tensors(rng, len(tokens)))
     if change_metadata:
