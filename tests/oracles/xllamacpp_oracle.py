@@ -80,6 +80,7 @@ def compare_top(checks, nibble, model, adapter, peer, label):
     for prompt in RAW_PROMPTS + CHATS:
         ids, ours = log_probabilities(nibble, model, adapter, prompt)
         text = prompt if isinstance(prompt, str) else peer.chat(prompt)
+        name = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         expected = peer.tokenize(text)
         # More than TOP of the peer's, since near the edge the order may differ.
         theirs = peer.top(ids, 2 * TOP)
@@ -87,8 +88,16 @@ def compare_top(checks, nibble, model, adapter, peer, label):
         worst = max((abs(ours[t] - theirs[t]) for t in ours if t in theirs), default=float("inf"))
         checks.check(ids == expected and len(ours) == TOP and not missing and worst <= TOLERANCE,
                      "%-16s %-26.26r %3d ids%s, %d log-probabilities, worst %.1e"
-                     % (label, text[-26:], len(ids), "" if ids == expected else " DIFFER",
+                     % (label, name, len(ids), "" if ids == expected else " DIFFER",
                         len(ours) - len(missing), worst))
+
+
+def control(checks, nibble, model, adapter):
+    """A comparison that an adapter without effect would pass proves nothing."""
+    base, adapted = (log_probabilities(nibble, model, a, CHATS[1])[1] for a in (None, adapter))
+    moved = max(abs(base[t] - adapted[t]) for t in base if t in adapted)
+    checks.check(moved > 100 * TOLERANCE, "control: the adapter moves a log-probability by %.2f"
+                 % moved)
 
 
 def held_out_rows(work, peer):
@@ -136,6 +145,7 @@ def main():
         peer = LlamaCpp(copy, lora)
         compare_top(checks, nibble, model, adapter, peer, "with adapter")
         del peer
+        control(checks, nibble, model, adapter)
         held_out_gain(checks, nibble, model, adapter, LlamaCpp(model, lora), work)
     print("%d passed, %d failed" % (checks.passed, checks.failed))
     # The server's threads would hold up an orderly exit.
