@@ -9,21 +9,21 @@
  *   4. nibble_optimizer_step()       each step: pointers to the gradients; weights change in place
  *
  * Conventions
- *   Status     Functions return nibble_status: 0, or a negative code; then nibble_last_error() tells
- *              what was wrong, and nothing has changed. The library never prints, exits or aborts.
- *   Sizes      Elements, blocks and bytes are 64-bit. Tensors are contiguous, in row-major order.
- *   Structs    The first field, struct_size, is sizeof the struct as the caller knows it. Zero in
- *              any other field means its default. Fields are only ever appended; a longer struct
- *              from a newer caller is accepted if what this library does not know is zero.
- *   Strings    Zero-terminated. Those passed in are copied during the call.
- *   Ownership  Weights and gradients are the caller's: weights are borrowed from bind until the
- *              optimizer is destroyed or bound elsewhere, all else during the call. States belong to
- *              the optimizer.
- *   Threads    Distinct optimizers may be used from distinct threads; one optimizer from one thread
- *              at a time. Work runs on the library's threads (nibble_set_thread_count); calls return
- *              when it is done.
- *   Bits       The same inputs give the same bits whatever the thread count, the instruction set and
- *              the caller's floating-point environment.
+ * Status     Functions return nibble_status: 0, or a negative code; then nibble_last_error() tells
+ *            what was wrong, and nothing has changed. The library never prints, exits or aborts.
+ * Sizes      Elements, blocks and bytes are 64-bit. Tensors are contiguous, in row-major order.
+ * Structs    The first field, struct_size, is sizeof the struct as the caller knows it. Zero in
+ *            any other field means its default. Fields are only ever appended; a longer struct
+ *            from a newer caller is accepted if what this library does not know is zero.
+ * Strings    Zero-terminated. Those passed in are copied during the call.
+ * Ownership  Weights and gradients are the caller's: weights are borrowed from bind until the
+ *            optimizer is destroyed or bound elsewhere, all else during the call. States belong to
+ *            the optimizer.
+ * Threads    Distinct optimizers may be used from distinct threads; one optimizer from one thread
+ *            at a time. Work runs on the library's threads (nibble_set_thread_count); calls return
+ *            when it is done.
+ * Bits       The same inputs give the same bits whatever the thread count, the instruction set and
+ *            the caller's floating-point environment.
  */
 #ifndef NIBBLE_NIBBLE_H
 #define NIBBLE_NIBBLE_H
@@ -109,7 +109,7 @@ typedef struct nibble_optimizer nibble_optimizer;
 
 /* What happens to gradients with NaN or infinity (after scaling). */
 enum {
-  NIBBLE_NONFINITE_SKIP_STEP = 0, /* step() changes nothing and returns NIBBLE_NON_FINITE */
+  NIBBLE_NONFINITE_SKIP_STEP = 0,    /* step() changes nothing and returns NIBBLE_NON_FINITE */
   NIBBLE_NONFINITE_SKIP_ELEMENT = 1, /* those elements are not updated */
   NIBBLE_NONFINITE_PROPAGATE = 2     /* not looked for */
 };
@@ -212,8 +212,8 @@ NIBBLE_API nibble_status nibble_optimizer_param_count(const nibble_optimizer* op
 NIBBLE_API nibble_status nibble_optimizer_param_info(const nibble_optimizer* opt, int64_t param,
                                                      nibble_param_info* out) NIBBLE_NOEXCEPT;
 
-/* The states as arrays, for checkpoints. With the same descriptors, loading every array and the step
- * count resumes to the bit. */
+/* The states as arrays, for checkpoints. With the same descriptors, loading every array and the
+ * step count resumes to the bit. */
 typedef struct nibble_state_info {
   uint32_t struct_size;
   uint32_t reserved;
@@ -236,18 +236,19 @@ NIBBLE_API nibble_status nibble_optimizer_load_state(nibble_optimizer* opt, int6
 
 /* ---- Tensor functions --------------------------------------------------------------------- */
 
-/* The Euclidean norm of n tensors of counts[i] floats together, in double. The sum has a fixed tree.
- * If any element is not finite *out_norm is infinity. out_nonfinite (their number) may be NULL. */
+/* The Euclidean norm of n tensors of counts[i] floats together, in double. The sum has a fixed
+ * tree. If any element is not finite *out_norm is infinity. out_nonfinite (their number) may be
+ * NULL. */
 NIBBLE_API nibble_status nibble_global_norm(const float* const* tensors, const int64_t* counts,
                                             int64_t n, double* out_norm,
                                             int64_t* out_nonfinite) NIBBLE_NOEXCEPT;
 
 typedef struct nibble_quantize_desc {
   uint32_t struct_size;
-  uint32_t is_signed;  /* 1: the signed map; 0: the unsigned one (values >= 0) */
-  const char* format;  /* a quantised format; default "int8" */
-  const char* mode;    /* "default" or "bnb", as above */
-  int64_t block_size;  /* default 256 */
+  uint32_t is_signed; /* 1: the signed map; 0: the unsigned one (values >= 0) */
+  const char* format; /* a quantised format; default "int8" */
+  const char* mode;   /* "default" or "bnb", as above */
+  int64_t block_size; /* default 256 */
 } nibble_quantize_desc;
 
 /* Bytes of codes and number of absmax values for `count` elements. Either out may be NULL. */
@@ -258,8 +259,7 @@ NIBBLE_API nibble_status nibble_quantized_size(const nibble_quantize_desc* desc,
 /* count floats at src to codes and absmax, sized as nibble_quantized_size tells. For a block:
  *   absmax = max |x|;  s = clamp(x * (1 / max(absmax, 1e-38)), -1, 1);  code = nearest to s. */
 NIBBLE_API nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src,
-                                         int64_t count, void* codes,
-                                         float* absmax) NIBBLE_NOEXCEPT;
+                                         int64_t count, void* codes, float* absmax) NIBBLE_NOEXCEPT;
 
 /* x = map[code] * absmax: count floats to dst. */
 NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* codes,
