@@ -6,7 +6,8 @@
 # they or the interpreter change.
 make_venv() {
   local directory=$1 requirements=$2 stamp
-  stamp=$(python3 --version && cat "$requirements")
+  # The heavy list includes the light one.
+  stamp=$(python3 --version && cat "$requirements" "${requirements%/*}/requirements-light.txt")
   if [[ -f $directory/nibble-stamp && $(<"$directory/nibble-stamp") == "$stamp" ]]; then
     echo "$directory is up to date."
     return 0
