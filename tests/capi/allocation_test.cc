@@ -8,6 +8,11 @@
 
 #include "support/capi.h"
 
+// The replaced operators below belong together, which g++ does not see once one is inlined.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
 namespace {
 
 std::atomic<int> allocations_left{-1};  // -1: no limit
