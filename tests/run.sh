@@ -15,7 +15,7 @@ usage: tests/run.sh [options]
 Installs what is missing, builds with g++ (release, then with the address and undefined-behaviour
 sanitizers), gets the test model, runs every test and compares with llama.cpp and the other peers.
 
-  --full         also: thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
+  --full         also: clang-tidy, thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
                  the quickstart as it is and under a forced AVX2
   --yes          do not ask before installing packages (also: CI=true)
   --no-install   install no packages; say what is missing
@@ -161,10 +161,10 @@ check "Oracle: Hugging Face tokenizers and jinja2" \
 check "Oracle: llama.cpp" $python tests/oracles/xllamacpp_oracle.py build/release/bin/nibble $model
 check "Oracle: int8 optimizer states against fp32 states" \
   $python tests/oracles/states_oracle.py build/release/bin/nibble $model
-check "clang-tidy" tidy
 build_and_test asan -LE 'package|heavy'
 
 if [[ -n $full ]]; then
+  check "clang-tidy" tidy
   build_and_test tsan -LE 'package|heavy'
   build_and_test clang -LE 'package'
   for program in build/clang/tests/fuzz/*_fuzz; do
