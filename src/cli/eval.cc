@@ -18,7 +18,7 @@ constexpr std::uint64_t kMaxTextBytes = 1ULL << 30;
 
 struct EvalCommand {
   std::string model, adapter, dataset, file, chat_template;
-  std::int64_t cutoff_len = 2048, max_samples = -1;
+  std::int64_t cutoff_len = 0, max_samples = -1;
   bool train_on_inputs = false, json = false;
   MachineOptions machine;
 };
@@ -39,15 +39,12 @@ std::vector<text::Example> examples(const EvalCommand& c, const formats::GgufFil
   return windows;
 }
 
-int run(const EvalCommand& c) {
+int run(EvalCommand& c) {
   c.machine.apply();
   const formats::GgufFile file{os::Path(c.model)};
   const text::Tokenizer tokenizer(file);
   model::Llama model(file, backend::DType::kF32, false);
-  if (c.cutoff_len < 2 || c.cutoff_len > model.config().context) {
-    fail(StatusCode::kInvalidArgument, "--cutoff-len {} must be in [2, {}], the context of {}",
-         c.cutoff_len, model.config().context, c.model);
-  }
+  c.cutoff_len = train::cutoff_length(c.cutoff_len, model.config().context, c.model);
   std::optional<model::LoraAdapter> adapter;
   if (!c.adapter.empty()) {
     adapter.emplace(model::load_peft_adapter(c.adapter, model.config()));
@@ -78,8 +75,7 @@ void add_eval(CLI::App& app, int* exit_code) {
   auto* text = sub->add_option("-f,--file", c->file, "plain text: every token is a target");
   data->excludes(text);
   sub->add_option("-c,--cutoff-len,--max-seq-length,--max-length,--sequence-len", c->cutoff_len,
-                  "longest row; window of a text")
-      ->capture_default_str();
+                  "longest row; window of a text (default: 2048, or the model's context)");
   sub->add_option("--max-samples", c->max_samples, "use the first rows only");
   sub->add_flag("--train-on-inputs,--train-on-prompt", c->train_on_inputs,
                 "prompts count in the loss too");

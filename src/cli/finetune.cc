@@ -48,9 +48,9 @@ void add_data_flags(CLI::App& app, FinetuneCommand& c) {
                  "hold out this share (< 1) or number of rows");
   app.add_option("-o,--output-dir", o.output_dir, "where everything is written; absent or empty");
   app.add_option("--max-samples", o.max_samples, "use the first rows only");
-  app.add_option("-c,--cutoff-len,--max-seq-length,--max-length,--sequence-len", o.cutoff_len,
-                 "longer rows are cut; also the size of a pack")
-      ->capture_default_str();
+  app.add_option(
+      "-c,--cutoff-len,--max-seq-length,--max-length,--sequence-len", o.cutoff_len,
+      "longer rows are cut; also the size of a pack (default: 2048, or the model's context)");
   app.add_flag("--packing,--sample-packing,!--no-packing", o.packing,
                "fill passes with whole rows, without attention between them (on)");
   app.add_flag("--train-on-inputs,--train-on-prompt,!--train-on-completions", o.train_on_inputs,

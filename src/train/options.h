@@ -30,7 +30,7 @@ struct FinetuneOptions {
 
   std::int64_t micro_batch_size = 1;  // packs (or rows) a pass
   std::int64_t accumulation = 8;      // passes an optimizer step
-  std::int64_t cutoff_len = 2048;
+  std::int64_t cutoff_len = 0;        // 0: 2048, or the model's context where that is shorter
   bool packing = true;
   bool train_on_inputs = false;
   double epochs = 3;

@@ -42,7 +42,6 @@ const FinetuneOptions& checked(const FinetuneOptions& o) {
   require(o.optimizer == "adamw" || o.optimizer == "adamw_8bit", "--optim", "adamw or adamw_8bit");
   require(o.micro_batch_size >= 1, "--micro-batch-size", "at least 1");
   require(o.accumulation >= 1, "--gradient-accumulation-steps", "at least 1");
-  require(o.cutoff_len >= 2, "--cutoff-len", "at least 2");
   require(o.epochs > 0 && o.epochs <= 10000, "--num-train-epochs", "in (0, 10000]");
   require(o.logging_steps >= 1, "--logging-steps", "at least 1");
   require(o.eval_steps >= 0 && o.save_steps >= 0, "--eval-steps and --save-steps", "not negative");
@@ -87,6 +86,19 @@ backend::DType compute_dtype(const std::string& name) {
   return name == "bf16" ? backend::DType::kBf16 : backend::DType::kF32;
 }
 
+std::int64_t cutoff_length(std::int64_t asked, std::int64_t context, const std::string& name) {
+  constexpr std::int64_t kDefault = 2048;
+  if (asked == 0) {
+    return std::min(kDefault, context);
+  }
+  require(asked >= 2, "--cutoff-len", "at least 2");
+  if (asked > context) {
+    fail(StatusCode::kInvalidArgument,
+         "--cutoff-len {} is longer than the context of {} tokens of {}", asked, context, name);
+  }
+  return asked;
+}
+
 std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
                                                 const std::string& forced) {
   if (!forced.empty()) {
@@ -108,13 +120,8 @@ Setup::Setup(const FinetuneOptions& options)
   file_.check_weights();
 }
 
-std::pair<text::Dataset, text::Dataset> Setup::load_data() const {
-  const std::int64_t context = model_.config().context;
-  if (options_.cutoff_len > context) {
-    fail(StatusCode::kInvalidArgument,
-         "--cutoff-len {} is longer than the context of {} tokens of {}", options_.cutoff_len,
-         context, options_.model);
-  }
+std::pair<text::Dataset, text::Dataset> Setup::load_data() {
+  options_.cutoff_len = cutoff_length(options_.cutoff_len, model_.config().context, options_.model);
   const auto chat = chat_template(file_, options_.chat_template);
   const text::DatasetOptions rows{options_.cutoff_len, options_.train_on_inputs,
                                   options_.max_samples};

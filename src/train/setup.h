@@ -19,6 +19,10 @@ namespace nibble::train {
 // it.
 backend::DType compute_dtype(const std::string& name);
 
+// What a --cutoff-len of 0 (not given) stands for with this model; another length is checked
+// against its context. `name` is the model's, for the message.
+std::int64_t cutoff_length(std::int64_t asked, std::int64_t context, const std::string& name);
+
 // The model's own chat template, or the family that was asked for; nullopt if the model has none.
 std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
                                                 const std::string& forced);
@@ -51,7 +55,7 @@ class Setup {
   std::vector<std::string> describe();
 
  private:
-  std::pair<text::Dataset, text::Dataset> load_data() const;
+  std::pair<text::Dataset, text::Dataset> load_data();
 
   FinetuneOptions options_;
   formats::GgufFile file_;
