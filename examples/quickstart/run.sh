@@ -13,7 +13,7 @@ usage: examples/quickstart/run.sh [options]
 Installs what is missing, builds the nibble command, gets SmolLM2-135M-Instruct and a data set of
 dictionary definitions, fine-tunes, and shows the model's answers before and after.
 
-  --out DIR           where the adapter and the log go (default: out/quickstart); must be empty
+  --out DIR           where the adapter and the log go (default: out/quickstart); new, or of an earlier call
   --isa X             force an instruction set: auto, scalar, avx2, avx512
   --compute-dtype X   auto, fp32, bf16
   --yes               do not ask before installing packages (also: CI=true)
@@ -25,14 +25,15 @@ TEXT
   fold -s -w 96 <<<"${packages_quickstart[*]}" | sed 's/^/  /'
 }
 
-out=out/quickstart jobs=$(nproc) mode=ask hardware=()
+out=out/quickstart jobs=$(nproc) mode=ask isa=() dtype=()
 [[ ${CI:-} == true ]] && mode=yes
 while (($#)); do
   case $1 in
     --out | --isa | --compute-dtype | --jobs)
       (($# > 1)) || { echo "$1 needs a value" >&2; exit 2; } ;;&
     --out) out=$2; shift ;;
-    --isa | --compute-dtype) hardware+=("$1" "$2"); shift ;;
+    --isa) isa=("$1" "$2"); shift ;;
+    --compute-dtype) dtype=("$1" "$2"); shift ;;
     --jobs) jobs=$2; shift ;;
     --yes) mode=yes ;;
     --no-install) mode=no ;;
@@ -45,7 +46,13 @@ done
 section() { printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
 
 # Said before anything is done, not after the build.
-if [[ -e $out && (! -d $out || -n $(ls -A "$out")) ]]; then
+resume=()
+if [[ -f $out/adapter_config.json ]]; then
+  echo "$out holds the adapter of a finished run: it is shown again, not trained again."
+elif [[ -f $out/trainer_log.jsonl ]]; then
+  echo "$out holds a run that was broken off: it goes on."
+  resume=(--resume)
+elif [[ -e $out && (! -d $out || -n $(ls -A "$out")) ]]; then
   echo "$out is there already and is not an empty directory; nothing was changed." >&2
   echo "Choose another place with --out DIR, or remove it." >&2
   exit 1
@@ -74,7 +81,7 @@ show_answers() {
   local question reference
   while IFS=$'\t' read -r question reference; do
     printf '\n%s\n  dictionary: %s\n  model:      ' "$question" "$reference"
-    "$nibble" generate --model "$model" "$@" "${hardware[@]}" --prompt "$question" \
+    "$nibble" generate --model "$model" "$@" "${isa[@]}" --prompt "$question" \
       --max-new-tokens 60 | tr '\n' ' ' | cut -c 1-300
     echo
   done < <(python3 - "$data/eval.jsonl" <<'PYTHON'
@@ -91,9 +98,12 @@ section "Answers before"
 show_answers
 
 section "Fine-tuning"
-python3 examples/quickstart/peak_memory.py "$nibble" finetune \
-  --config examples/quickstart/quickstart.yaml --model "$model" --output-dir "$out" \
-  --dataset "$data/train.jsonl" --eval-dataset "$data/eval.jsonl" "${hardware[@]}"
+if [[ ! -f $out/adapter_config.json ]]; then
+  python3 examples/quickstart/peak_memory.py "$nibble" finetune \
+    --config examples/quickstart/quickstart.yaml --model "$model" --output-dir "$out" \
+    --dataset "$data/train.jsonl" --eval-dataset "$data/eval.jsonl" \
+    "${isa[@]}" "${dtype[@]}" "${resume[@]}"
+fi
 
 section "Answers after"
 show_answers --adapter "$out"

@@ -103,15 +103,12 @@ std::vector<std::string> normalise_arguments(CLI::App& app, int argc, char** arg
   return result;
 }
 
-std::vector<std::string> yaml_arguments(const std::string& path, CLI::App& command,
-                                        const std::vector<std::string>& arguments) {
+namespace {
+
+std::vector<std::string> settings_of(const std::string& path, CLI::App& command,
+                                     const std::vector<std::string>& arguments) {
   std::vector<std::string> result;
-  YAML::Node root;
-  try {
-    root = YAML::Load(os::read_file(path, kMaxYamlBytes));
-  } catch (const YAML::Exception& error) {
-    fail(StatusCode::kCorrupt, "{}: {}", path, error.what());
-  }
+  const YAML::Node root = YAML::Load(os::read_file(path, kMaxYamlBytes));
   if (!root.IsMap()) {
     fail(StatusCode::kCorrupt, "{}: expected lines of the form \"name: value\"", path);
   }
@@ -124,7 +121,9 @@ std::vector<std::string> yaml_arguments(const std::string& path, CLI::App& comma
       fail(StatusCode::kInvalidArgument, "{}: line {}: unknown setting \"{}\"", path, line, name);
     }
     const bool given = std::any_of(arguments.begin(), arguments.end(), [&](const auto& argument) {
-      return is_flag_name(argument) && find_option(command, argument) == option;
+      const bool short_flag = argument.size() >= 2 && argument[0] == '-' && argument[1] != '-';
+      return find_option(command, short_flag ? argument.substr(0, 2) : argument) == option &&
+             (short_flag || is_flag_name(argument));
     });
     if (given || entry.second.IsNull()) {
       continue;
@@ -143,6 +142,17 @@ std::vector<std::string> yaml_arguments(const std::string& path, CLI::App& comma
     result.push_back(flag + "=" + (is_switch(option) ? lower(value) : value));
   }
   return result;
+}
+
+}  // namespace
+
+std::vector<std::string> yaml_arguments(const std::string& path, CLI::App& command,
+                                        const std::vector<std::string>& arguments) {
+  try {
+    return settings_of(path, command, arguments);
+  } catch (const YAML::Exception& error) {
+    fail(StatusCode::kCorrupt, "{}: {}", path, error.what());
+  }
 }
 
 }  // namespace nibble::cli

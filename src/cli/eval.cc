@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "core/status.h"
+#include "formats/text_safety.h"
 #include "model/adapter_io.h"
 #include "train/evaluate.h"
 #include "train/setup.h"
@@ -26,12 +27,17 @@ struct EvalCommand {
 std::vector<text::Example> examples(const EvalCommand& c, const formats::GgufFile& file,
                                     const text::Tokenizer& tokenizer) {
   if (!c.dataset.empty()) {
-    return text::load_dataset(c.dataset, tokenizer, train::chat_template(file, c.chat_template),
-                              {c.cutoff_len, c.train_on_inputs, c.max_samples})
-        .examples;
+    text::Dataset data =
+        text::load_dataset(c.dataset, tokenizer, train::chat_template(file, c.chat_template),
+                           {c.cutoff_len, c.train_on_inputs, c.max_samples});
+    fmt::print(stderr, "{}\n", train::report_line("data", data.report));
+    return std::move(data.examples);
   }
-  const std::vector<std::int32_t> ids =
-      tokenizer.encode_ids(os::read_file(c.file, kMaxTextBytes), false);
+  const std::string content = os::read_file(c.file, kMaxTextBytes);
+  if (const std::size_t at = formats::find_invalid_utf8(content); at != std::string::npos) {
+    fail(StatusCode::kCorrupt, "{}: not UTF-8 at byte {}", c.file, at);
+  }
+  const std::vector<std::int32_t> ids = tokenizer.encode_ids(content, false);
   std::vector<text::Example> windows = train::text_windows(ids, c.cutoff_len);
   if (windows.empty()) {
     fail(StatusCode::kInvalidArgument, "{}: {} tokens; at least 2 are needed", c.file, ids.size());
@@ -42,6 +48,7 @@ std::vector<text::Example> examples(const EvalCommand& c, const formats::GgufFil
 int run(EvalCommand& c) {
   c.machine.apply();
   const formats::GgufFile file{os::Path(c.model)};
+  file.check_weights();
   const text::Tokenizer tokenizer(file);
   model::Llama model(file, backend::DType::kF32, false);
   c.cutoff_len = train::cutoff_length(c.cutoff_len, model.config().context, c.model);
@@ -72,7 +79,8 @@ void add_eval(CLI::App& app, int* exit_code) {
   sub->add_option("-m,--model,--model-name-or-path", c->model, "GGUF file")->required();
   sub->add_option("-a,--adapter,--adapter-name-or-path", c->adapter, "PEFT adapter directory");
   auto* data = sub->add_option("-d,--dataset,--data", c->dataset, "JSONL, as for finetune");
-  auto* text = sub->add_option("-f,--file", c->file, "plain text: every token is a target");
+  auto* text = sub->add_option("-f,--file", c->file,
+                               "plain text: every token but the first of a window is a target");
   data->excludes(text);
   sub->add_option("-c,--cutoff-len,--max-seq-length,--max-length,--sequence-len", c->cutoff_len,
                   "longest row; window of a text (default: 2048, or the model's context)");

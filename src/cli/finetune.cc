@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "cli/command.h"
 #include "cli/console.h"
@@ -31,7 +32,7 @@ struct FinetuneCommand {
   FinetuneOptions options;
   MachineOptions machine;
   std::vector<std::string> targets{"all"};
-  double alpha = 0;  // 0: the rank
+  std::optional<double> alpha;  // the rank if not given
   std::string config, dump_batches;
   bool dry_run = false;
 };
@@ -157,7 +158,7 @@ void print_summary(const FinetuneOptions& o, const train::FinetuneSummary& summa
 int run(FinetuneCommand& c) {
   FinetuneOptions& o = c.options;
   c.machine.apply();
-  o.lora.alpha = c.alpha > 0 ? c.alpha : static_cast<double>(o.lora.rank);
+  o.lora.alpha = c.alpha.value_or(static_cast<double>(o.lora.rank));
   o.resume = o.resume || !o.resume_from.empty();
   model::parse_targets(c.targets, o.lora);
   if (o.output_dir.empty() && !c.dry_run && c.dump_batches.empty()) {

@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "core/status.h"
+#include "formats/text_safety.h"
 #include "math/philox.h"
 #include "model/adapter_io.h"
 #include "train/setup.h"
@@ -29,12 +30,14 @@ struct GenerateCommand {
 
 std::vector<std::int32_t> prompt_ids(const GenerateCommand& c, const formats::GgufFile& file,
                                      const text::Tokenizer& tokenizer) {
+  for (const auto& [flag, text] : {std::pair{"--prompt", &c.prompt}, {"--system", &c.system}}) {
+    if (const std::size_t at = formats::find_invalid_utf8(*text); at != std::string::npos) {
+      fail(StatusCode::kInvalidArgument, "{}: not UTF-8 at byte {}", flag, at);
+    }
+  }
   std::vector<std::int32_t> ids;
   if (c.raw) {
     ids = tokenizer.encode_ids(c.prompt, true);
-    if (tokenizer.special().add_bos && (ids.empty() || ids[0] != tokenizer.special().bos)) {
-      ids.insert(ids.begin(), tokenizer.special().bos);
-    }
   } else {
     const auto chat = train::chat_template(file, c.chat_template);
     if (!chat) {
@@ -47,6 +50,10 @@ std::vector<std::int32_t> prompt_ids(const GenerateCommand& c, const formats::Gg
     }
     messages.push_back({"user", c.prompt});
     ids = tokenizer.encode_ids(chat->render(messages, true).text, true);
+  }
+  // As training rows begin.
+  if (tokenizer.special().add_bos && (ids.empty() || ids[0] != tokenizer.special().bos)) {
+    ids.insert(ids.begin(), tokenizer.special().bos);
   }
   if (ids.empty()) {
     fail(StatusCode::kInvalidArgument, "--prompt gives no token");
@@ -124,6 +131,7 @@ std::int32_t pick(const GenerateCommand& c, const std::vector<float>& logits, st
 int run(const GenerateCommand& c) {
   c.machine.apply();
   const formats::GgufFile file{os::Path(c.model)};
+  file.check_weights();
   const text::Tokenizer tokenizer(file);
   model::Llama model(file, backend::DType::kF32, false);
   std::optional<model::LoraAdapter> adapter;
@@ -136,7 +144,8 @@ int run(const GenerateCommand& c) {
     fail(StatusCode::kInvalidArgument, "the prompt's {} tokens do not fit the context of {} of {}",
          prompt, model.config().context, c.model);
   }
-  const std::int64_t capacity = std::min(model.config().context, prompt + c.max_new_tokens);
+  const std::int64_t capacity =
+      prompt + std::min(model.config().context - prompt, c.max_new_tokens);
   const auto session = model.start_session(adapter ? &*adapter : nullptr, capacity);
   const std::vector<float>* logits = &session->append(ids);
   if (c.logprobs > 0) {

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <new>
+#include <system_error>
 
 #include "cli/command.h"
 #include "core/status.h"
@@ -42,7 +43,7 @@ int exit_code_of(const Error& error) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"nibble: fine-tune quantised models on modest hardware"};
+  CLI::App app{"fine-tune quantised models on modest hardware", "nibble"};
   app.set_version_flag("--version", nibble_version_string());
   app.require_subcommand(1);
   int exit_code = 0;
@@ -54,6 +55,10 @@ int run(int argc, char** argv) {
     std::vector<std::string> arguments = all_arguments(app, argc, argv);
     std::reverse(arguments.begin(), arguments.end());  // the order CLI11 takes a vector in
     app.parse(arguments);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      fmt::print(stderr, "nibble: cannot write the output\n");
+      return kFailed;
+    }
     return exit_code;
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
@@ -65,6 +70,9 @@ int run(int argc, char** argv) {
     return exit_code_of(error);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "nibble: out of memory\n");
+    return kFailed;
+  } catch (const std::system_error& error) {  // what fmt::print says of a closed pipe
+    fmt::print(stderr, "nibble: cannot write the output: {}\n", error.what());
     return kFailed;
   } catch (const std::exception& error) {
     fmt::print(stderr, "nibble: internal error: {}\n", error.what());

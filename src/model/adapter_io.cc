@@ -139,9 +139,12 @@ void refuse_unsupported(const Json& config, const std::string& name) {
 }
 
 LoraConfig read_peft_config(const Json& json, const std::string& name) {
-  refuse_unsupported(json, name);
+  if (!json.is_object()) {
+    fail(StatusCode::kCorrupt, "{}: not a JSON object", name);
+  }
   LoraConfig config;
   try {
+    refuse_unsupported(json, name);
     config.rank = json.at("r").get<std::int64_t>();
     config.alpha = json.at("lora_alpha").get<double>();
     config.rslora = json.value("use_rslora", false);
@@ -154,7 +157,7 @@ LoraConfig read_peft_config(const Json& json, const std::string& name) {
   } catch (const Json::exception& error) {
     fail(StatusCode::kCorrupt, "{}: {}", name, error.what());
   }
-  if (config.rank < 1 || config.rank > 65536 || !std::isfinite(config.alpha)) {
+  if (config.rank < 1 || config.rank > 4096 || !std::isfinite(config.alpha)) {
     fail(StatusCode::kCorrupt, "{}: key \"r\": {} or \"lora_alpha\": {} is out of range", name,
          config.rank, config.alpha);
   }
@@ -168,8 +171,8 @@ LoraAdapter load_peft_adapter(const os::Path& directory, const LlamaConfig& mode
   const Json json =
       formats::parse_json(os::read_file(config_path, kMaxConfigBytes), config_path.string());
   const LoraConfig config = read_peft_config(json, config_path.string());
-  LoraAdapter adapter(model, config, 0);
   const formats::SafetensorsFile file(directory / "adapter_model.safetensors");
+  LoraAdapter adapter(model, config, 0);
   load_peft_tensors(file, model, adapter);
   return adapter;
 }

@@ -46,10 +46,9 @@ void Checkpoints::save(const RunState& state, const model::LoraAdapter& adapter,
                        const model::LlamaConfig& model, const Optimizer& optimizer,
                        std::int64_t keep) {
   const os::Path path = output_dir_ / fmt::format("{}{}", kPrefix, state.step);
-  if (std::filesystem::exists(path)) {
-    // Left by an earlier attempt and passed over as damaged, or about to be written again.
-    std::filesystem::remove_all(path);
-  }
+  // One that stands in the way was passed over as damaged: a whole one is never written again.
+  std::error_code ignored;
+  std::filesystem::remove_all(path, ignored);
   formats::CheckpointWriter writer(path);
   const model::PeftTensors tensors(adapter, model);
   writer.add_component("adapter_model", tensors.list(), {{"format", "pt"}});
@@ -64,15 +63,18 @@ void Checkpoints::save(const RunState& state, const model::LoraAdapter& adapter,
                  {"skipped_in_a_row", state.skipped_in_a_row},
                  {"loss_sum", state.loss_sum},
                  {"loss_steps", state.loss_steps}});
-  prune(keep);
+  prune(state.step, keep);
 }
 
-void Checkpoints::prune(std::int64_t keep) const {
-  const auto all = list();
-  for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep)); i < all.size();
-       ++i) {
-    std::error_code ignored;  // an old checkpoint that stays does no harm
-    std::filesystem::remove_all(all[i].second, ignored);
+// Checkpoints of later steps belong to an abandoned future (damaged, or after the one that was
+// asked for): they neither count nor go.
+void Checkpoints::prune(std::int64_t step, std::int64_t keep) const {
+  std::int64_t kept = 0;
+  for (const auto& [number, path] : list()) {
+    if (number <= step && ++kept > keep) {
+      std::error_code ignored;  // an old checkpoint that stays does no harm
+      std::filesystem::remove_all(path, ignored);
+    }
   }
 }
 

@@ -32,6 +32,9 @@ class Checkpoints {
   void save(const RunState& state, const model::LoraAdapter& adapter,
             const model::LlamaConfig& model, const Optimizer& optimizer, std::int64_t keep);
 
+  // Whether the output directory holds any checkpoint, whole or not.
+  bool any() const { return !list().empty(); }
+
   // Loads `path`, or with "" or "auto" the newest whole checkpoint of the output directory; damaged
   // ones are passed over and reported through `warn`. Nothing there: nothing is changed and nullopt
   // returned. Error(kInvalidArgument) names the first setting that differs from the checkpoint's.
@@ -43,7 +46,7 @@ class Checkpoints {
   std::vector<std::pair<std::int64_t, os::Path>> list() const;  // newest first
   RunState load(const formats::Checkpoint& checkpoint, const model::LlamaConfig& model,
                 model::LoraAdapter& adapter, Optimizer& optimizer) const;
-  void prune(std::int64_t keep) const;
+  void prune(std::int64_t step, std::int64_t keep) const;
 
   os::Path output_dir_;
   formats::Json identity_;

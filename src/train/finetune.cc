@@ -2,6 +2,7 @@
 #include "train/finetune.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/status.h"
 #include "model/adapter_io.h"
@@ -64,6 +65,7 @@ class Run {
       }
       step();
     }
+    check_outcome();
     write_adapter();
     return finish();
   }
@@ -92,13 +94,46 @@ class Run {
       fail(StatusCode::kIo, "{}: cannot create the directory: {}", output_.string(),
            error ? error.message() : "it is a file");
     }
-    if (!options_.resume && !std::filesystem::is_empty(output_)) {
+    const bool empty = std::filesystem::is_empty(output_, error);
+    if (error) {
+      fail(StatusCode::kIo, "{}: cannot read the directory: {}", output_.string(), error.message());
+    }
+    if (!options_.resume && !empty) {
       fail(StatusCode::kInvalidArgument,
            "{}: the output directory is not empty; choose another, or continue the run that is "
            "there with --resume",
            output_.string());
     }
     os::remove_stale_staging(output_);
+    // A directory that cannot be written to is told now, not at the first checkpoint.
+    os::write_file(output_ / ".write-test", "");
+    std::filesystem::remove(output_ / ".write-test", error);
+  }
+
+  // Without a checkpoint only a run that was ended before its first one may be begun again: nothing
+  // that is there is overwritten.
+  void refuse_foreign_files() const {
+    if (checkpoints_.any()) {
+      fail(StatusCode::kCorrupt, "{}: none of its checkpoints is whole", output_.string());
+    }
+    for (const char* name : {"adapter_model.safetensors", "adapter_config.json", "adapter.gguf"}) {
+      if (std::filesystem::exists(output_ / name)) {
+        fail(StatusCode::kInvalidArgument,
+             "{}: holds {} but no checkpoint to resume from; choose another directory",
+             output_.string(), name);
+      }
+    }
+  }
+
+  // A run whose end is not a number must not look like a success.
+  void check_outcome() const {
+    if (state_.skipped_in_a_row > 0 ||
+        (summary_.eval_loss_after && !std::isfinite(*summary_.eval_loss_after))) {
+      fail(StatusCode::kNonFinite,
+           "{}: the run ended with gradients or a loss that are not finite: no adapter was "
+           "written; lower --learning-rate",
+           output_.string());
+    }
   }
 
   // Continues a checkpoint, or measures what the first step starts from.
@@ -109,10 +144,14 @@ class Run {
                                [&](const std::string& line) { reporter_.warn(line); });
       if (restored) {
         state_ = *restored;
+        if (options_.resume_from.empty() || options_.resume_from == "auto") {
+          saved_step_ = state_.step;
+        }
         log_.rewind(state_.step);
         reporter_.info(fmt::format("resumed after step {} of {}", state_.step, total_));
         return;
       }
+      refuse_foreign_files();
       reporter_.info("no checkpoint to resume from: starting at step 0");
     }
     log_.rewind(-1);
@@ -213,9 +252,14 @@ class Run {
     }
   }
 
+  // A whole checkpoint is never written again: for a moment there would be none.
   void save() {
+    if (saved_step_ == state_.step) {
+      return;
+    }
     checkpoints_.save(state_, adapter_, setup_.model().config(), optimizer_,
                       options_.save_total_limit);
+    saved_step_ = state_.step;
   }
 
   LogEntry log_entry() const {
@@ -270,6 +314,7 @@ class Run {
   Checkpoints checkpoints_;
   std::int64_t total_, warmup_;
   RunState state_;
+  std::int64_t saved_step_ = -1;  // of the newest checkpoint that this run wrote or came from
   double epoch_ = 0;
   FinetuneSummary summary_;
 };
@@ -278,30 +323,6 @@ class Run {
 
 FinetuneSummary finetune(Setup& setup, Reporter& reporter, const std::atomic<bool>& stop) {
   return Run(setup, reporter, stop).run();
-}
-
-void dump_batches(Setup& setup, const os::Path& path) {
-  os::FileWriter writer(path);
-  for (std::int64_t number = 0; number < setup.plan().total_steps(); ++number) {
-    const Step step = setup.plan().step(number);
-    std::uint32_t micro_step = step.first_micro_step;
-    for (const auto& batch : step.micro_batches) {
-      for (const std::int64_t index : batch) {
-        const text::Example& example = setup.train().examples[static_cast<std::size_t>(index)];
-        formats::Json labels = formats::Json::array();
-        for (std::size_t i = 0; i < example.ids.size(); ++i) {
-          labels.push_back(example.is_target[i] != 0 ? example.ids[i] : -100);
-        }
-        const formats::Json row{{"step", number},
-                                {"micro_step", micro_step},
-                                {"input_ids", example.ids},
-                                {"labels", std::move(labels)}};
-        writer.write(row.dump() + "\n");
-      }
-      ++micro_step;
-    }
-  }
-  writer.commit();
 }
 
 }  // namespace nibble::train

@@ -43,7 +43,8 @@ struct FinetuneSummary {
 FinetuneSummary finetune(Setup& setup, Reporter& reporter, const std::atomic<bool>& stop);
 
 // Writes the rows of every pass in training order, one JSON object a line: {"step", "micro_step",
-// "input_ids", "labels"} with -100 for what is not a target.
+// "input_ids", "labels"} with -100 for what is not a target. An existing file is an
+// Error(kInvalidArgument).
 void dump_batches(Setup& setup, const os::Path& path);
 
 }  // namespace nibble::train

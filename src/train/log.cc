@@ -28,7 +28,8 @@ void TrainLog::rewind(std::int64_t step) {
   for (std::string line; std::getline(lines, line);) {
     // A line cut short by a kill is dropped with the rest.
     const auto entry = formats::Json::parse(line, nullptr, false);
-    if (entry.is_object() && entry.value("current_steps", step + 1) <= step) {
+    const auto at = entry.is_object() ? entry.find("current_steps") : entry.end();
+    if (at != entry.end() && at->is_number_integer() && at->get<std::int64_t>() <= step) {
       kept += line + "\n";
     }
   }
@@ -60,11 +61,6 @@ bool TrainLog::append(const LogEntry& entry) {
   } catch (const Error&) {
     return false;
   }
-}
-
-bool TrainLog::empty() const {
-  std::error_code error;
-  return std::filesystem::file_size(path_, error) == 0 || error;
 }
 
 }  // namespace nibble::train

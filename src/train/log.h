@@ -28,7 +28,6 @@ class TrainLog {
   void rewind(std::int64_t step);
   // A full disk must not end a run: returns false instead of throwing.
   bool append(const LogEntry& entry);
-  bool empty() const;
 
  private:
   os::Path path_;

@@ -42,6 +42,13 @@ Optimizer::Optimizer(model::LoraAdapter& adapter, const FinetuneOptions& options
   nibble_optimizer* raw = nullptr;
   check(nibble_optimizer_create(&raw, &desc));
   handle_.reset(raw);
+  // In the descriptor zero means default; here a zero is a zero.
+  for (const auto& [name, value] : {std::pair{"beta1", options.beta1},
+                                    {"beta2", options.beta2},
+                                    {"eps", options.epsilon},
+                                    {"weight_decay", options.weight_decay}}) {
+    check(nibble_optimizer_set_hyper(raw, name, value));
+  }
   const std::int64_t r = adapter.config().rank;
   for (model::LoraPair& pair : adapter.pairs()) {
     add(pair.gguf_name() + ".lora_a", r, pair.inputs, pair.a, pair.a_grad);

@@ -25,7 +25,7 @@ void require(bool condition, const char* flag, const char* what) {
 
 const FinetuneOptions& checked(const FinetuneOptions& o) {
   require(o.lora.rank >= 1 && o.lora.rank <= 4096, "--lora-rank", "in 1..4096");
-  require(std::isfinite(o.lora.alpha) && o.lora.alpha > 0, "--lora-alpha", "positive");
+  require(o.lora.alpha > 0 && o.lora.alpha <= 1e6, "--lora-alpha", "in (0, 1e6]");
   require(o.lora.dropout >= 0 && o.lora.dropout < 1, "--lora-dropout", "in [0, 1)");
   require(std::isfinite(o.learning_rate) && o.learning_rate >= 0, "--learning-rate",
           "a number that is not negative");
@@ -40,8 +40,12 @@ const FinetuneOptions& checked(const FinetuneOptions& o) {
           "--adam-beta1 and --adam-beta2", "in [0, 1)");
   require(o.epsilon > 0, "--adam-epsilon", "positive");
   require(o.optimizer == "adamw" || o.optimizer == "adamw_8bit", "--optim", "adamw or adamw_8bit");
-  require(o.micro_batch_size >= 1, "--micro-batch-size", "at least 1");
-  require(o.accumulation >= 1, "--gradient-accumulation-steps", "at least 1");
+  require(o.micro_batch_size >= 1 && o.micro_batch_size <= 65536, "--micro-batch-size",
+          "in 1..65536");
+  require(o.accumulation >= 1 && o.accumulation <= 65536, "--gradient-accumulation-steps",
+          "in 1..65536");
+  require(o.max_steps >= -1 && o.max_steps <= (std::int64_t{1} << 31), "--max-steps",
+          "a count, or -1 (by epochs)");
   require(o.epochs > 0 && o.epochs <= 10000, "--num-train-epochs", "in (0, 10000]");
   require(o.logging_steps >= 1, "--logging-steps", "at least 1");
   require(o.eval_steps >= 0 && o.save_steps >= 0, "--eval-steps and --save-steps", "not negative");
@@ -60,6 +64,8 @@ std::string file_hash(const std::string& path) {
   return fmt::format("{:016x}", XXH3_64bits(map.bytes().data(), map.bytes().size()));
 }
 
+}  // namespace
+
 std::string report_line(const char* name, const text::DatasetReport& report) {
   std::string line =
       fmt::format("{}: {} rows ({}), {} usable, {} tokens, {} of them targets", name, report.rows,
@@ -75,8 +81,6 @@ std::string report_line(const char* name, const text::DatasetReport& report) {
   note(report.dropped_bytes, "bytes the vocabulary cannot express, dropped");
   return line;
 }
-
-}  // namespace
 
 backend::DType compute_dtype(const std::string& name) {
   if (name == "auto") {
@@ -107,7 +111,11 @@ std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
   if (!file.has("tokenizer.chat_template")) {
     return std::nullopt;
   }
-  return text::ChatTemplate::recognise(file.string("tokenizer.chat_template"));
+  try {
+    return text::ChatTemplate::recognise(file.string("tokenizer.chat_template"));
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", file.name(), error.what()));
+  }
 }
 
 Setup::Setup(const FinetuneOptions& options)
@@ -142,22 +150,19 @@ std::pair<text::Dataset, text::Dataset> Setup::load_data() {
   return parts;
 }
 
-std::int64_t Setup::largest_pass() {
-  std::int64_t largest = 0;
-  for (std::int64_t number = 0; number < plan_.total_steps(); ++number) {
-    for (const auto& batch : plan_.step(number).micro_batches) {
-      std::int64_t tokens = 0;
-      for (const std::int64_t example : batch) {
-        tokens += static_cast<std::int64_t>(
-            train().examples[static_cast<std::size_t>(example)].ids.size());
-      }
-      largest = std::max(largest, tokens);
-    }
+// A bound over every order that the rows can come in.
+std::int64_t Setup::largest_pass() const {
+  std::int64_t longest = 0, all = 0;
+  for (const text::Example& example : train().examples) {
+    const auto size = static_cast<std::int64_t>(example.ids.size());
+    longest = std::max(longest, size);
+    all += size;
   }
-  return largest;
+  const std::int64_t pack = options_.packing ? std::max(options_.cutoff_len, longest) : longest;
+  return std::min(all, options_.micro_batch_size * pack);
 }
 
-MemoryEstimate Setup::memory(std::uint64_t optimizer_bytes) {
+MemoryEstimate Setup::memory(std::uint64_t optimizer_bytes) const {
   std::int64_t parameters = 0;
   const model::LlamaConfig& config = model_.config();
   for (int i = 0; i < model::kLinears; ++i) {
@@ -179,6 +184,8 @@ MemoryEstimate Setup::memory(std::uint64_t optimizer_bytes) {
 
 formats::Json Setup::identity() const {
   formats::Json json = options_.identity();
+  json["compute_dtype"] =
+      compute_dtype(options_.compute_dtype) == backend::DType::kBf16 ? "bf16" : "fp32";
   json["model_bytes"] = file_.file_bytes();
   json["model_hash"] = file_hash(options_.model);
   json["dataset_hash"] = file_hash(options_.dataset);
@@ -186,7 +193,7 @@ formats::Json Setup::identity() const {
   return json;
 }
 
-std::vector<std::string> Setup::describe() {
+std::vector<std::string> Setup::describe() const {
   const model::LlamaConfig& c = model_.config();
   std::vector<std::string> lines;
   lines.push_back(
@@ -195,7 +202,9 @@ std::vector<std::string> Setup::describe() {
                   options_.model, c.layers, c.width, c.heads, c.kv_heads, c.vocabulary, c.context));
   lines.push_back(report_line("data", train().report));
   if (!eval().examples.empty()) {
-    lines.push_back(fmt::format("held out: {} rows", eval().examples.size()));
+    lines.push_back(options_.eval_dataset.empty()
+                        ? fmt::format("held out: {} rows", eval().examples.size())
+                        : report_line("held out", eval().report));
   }
   const bool bf16 = compute_dtype(options_.compute_dtype) == backend::DType::kBf16;
   lines.push_back(fmt::format(

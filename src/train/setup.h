@@ -19,6 +19,9 @@ namespace nibble::train {
 // it.
 backend::DType compute_dtype(const std::string& name);
 
+// One line on what was found in the data: rows, tokens, and what was left out, cut or dropped.
+std::string report_line(const char* name, const text::DatasetReport& report);
+
 // What a --cutoff-len of 0 (not given) stands for with this model; another length is checked
 // against its context. `name` is the model's, for the message.
 std::int64_t cutoff_length(std::int64_t asked, std::int64_t context, const std::string& name);
@@ -45,14 +48,15 @@ class Setup {
   const text::Dataset& train() const { return data_.first; }
   const text::Dataset& eval() const { return data_.second; }
   StepPlan& plan() { return plan_; }
+  const StepPlan& plan() const { return plan_; }
 
-  // Tokens of the largest pass of the run.
-  std::int64_t largest_pass();
-  MemoryEstimate memory(std::uint64_t optimizer_bytes);
-  // Options and hashes of model header and data: what a resumed run must share.
+  // At most so many tokens are in one pass of the run.
+  std::int64_t largest_pass() const;
+  MemoryEstimate memory(std::uint64_t optimizer_bytes) const;
+  // Options and hashes of the model and data files: what a resumed run must share.
   formats::Json identity() const;
   // Lines that tell a person what was found and what will run.
-  std::vector<std::string> describe();
+  std::vector<std::string> describe() const;
 
  private:
   std::pair<text::Dataset, text::Dataset> load_data();

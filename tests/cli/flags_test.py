@@ -17,7 +17,7 @@ ADAPTER = {
     "max-samples": 5, "cutoff-len": 32, "no-packing": "", "train-on-inputs": "", "lora-rank": 8,
     "lora-alpha": 32, "lora-dropout": 0.5, "lora-target": "q_proj,v_proj", "use-rslora": "",
     "learning-rate": 0.02, "lr-scheduler-type": "linear", "warmup-ratio": 0.5, "warmup-steps": 3,
-    "max-grad-norm": 0.01, "weight-decay": 0.5, "adam-beta1": 0.5, "adam-beta2": 0.5,
+    "max-grad-norm": 0.01, "weight-decay": 0.5, "adam-beta1": 0, "adam-beta2": 0.5,
     "adam-epsilon": 0.1, "optim": "adamw_8bit", "micro-batch-size": 2,
     "gradient-accumulation-steps": 1, "max-steps": 5, "seed": 43, "val-size": 4,
 }

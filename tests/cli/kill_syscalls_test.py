@@ -34,7 +34,8 @@ class KillEverywhere(harness.Workplace):
             optim="adamw_8bit", lora_r=64, lora_target="q_proj")]
 
     def traced_calls(self):
-        """(call, its number among calls of its name, line), from the first checkpoint on."""
+        """(call, its number among calls of its name, line, whether checkpoint-1 is whole before it),
+        from the first checkpoint on."""
         log = self.path("strace.log")
         result = subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=" + ",".join(CALLS),
                                  *self.arguments(self.path("traced"))], stderr=subprocess.PIPE,
@@ -43,7 +44,7 @@ class KillEverywhere(harness.Workplace):
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = [line.split(None, 1) for line in file]
         main = lines[0][0]  # strace counts every thread's calls apart; the main thread saves
-        numbers, found, begun = collections.Counter(), [], False
+        numbers, found, begun, whole = collections.Counter(), [], False, False
         for thread, text in lines:
             match = re.match(r"(\w+)\(", text)
             if thread != main or not match:
@@ -52,10 +53,11 @@ class KillEverywhere(harness.Workplace):
             numbers[call] += 1
             begun = begun or "checkpoint-1" in text
             if begun:
-                found.append((call, numbers[call], text.strip()))
+                found.append((call, numbers[call], text.strip(), whole))
+                whole = whole or (call.startswith("rename") and "/checkpoint-1\"" in text)
         return found
 
-    def kill_at(self, call, number, expected):
+    def kill_at(self, call, number, had_checkpoint, expected):
         """What is wrong after a kill there; None if nothing."""
         output = self.path("%s-%d" % (call, number))
         killed = subprocess.run(
@@ -78,6 +80,8 @@ class KillEverywhere(harness.Workplace):
         left = [n for n in os.listdir(output) if n.startswith(".") or ".tmp" in n]
         if left:
             problems.append("left over: %s" % left)
+        if had_checkpoint and not saved:
+            problems.append("the old checkpoint is gone")
         shutil.rmtree(output)
         return problems, bool(saved)
 
@@ -86,8 +90,8 @@ class KillEverywhere(harness.Workplace):
         self.assertGreater(len(calls), 30)
         expected = harness.digest(self.path("traced", RESULT))
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            outcomes = list(pool.map(lambda c: self.kill_at(c[0], c[1], expected), calls))
-        wrong = ["%s number %d (%s): %s" % (*call, "; ".join(problems))
+            outcomes = list(pool.map(lambda c: self.kill_at(c[0], c[1], c[3], expected), calls))
+        wrong = ["%s number %d (%s): %s" % (*call[:3], "; ".join(problems))
                  for call, (problems, _) in zip(calls, outcomes) if problems]
         self.assertFalse(wrong, "\n".join(wrong))
         with_checkpoint = sum(saved for _, saved in outcomes)

@@ -197,8 +197,8 @@ RC_GTEST_PROP(Gguf, WhatIsWrittenIsReadBack, ()) {
   RC_ASSERT(std::vector<std::string>(read.begin(), read.end()) == strings);
   const auto& stored = file.array("integers", GgufValueType::kI32);
   RC_ASSERT(stored.count == integers.size());
-  RC_ASSERT(integers.empty() ||
-            std::memcmp(stored.bytes.data(), integers.data(), stored.bytes.size()) == 0);
+  const auto written = std::as_bytes(std::span(integers));
+  RC_ASSERT(std::equal(stored.bytes.begin(), stored.bytes.end(), written.begin(), written.end()));
   RC_ASSERT(file.tensors().size() == names.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto* tensor = file.find_tensor(names[i]);
