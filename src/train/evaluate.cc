@@ -9,7 +9,7 @@ namespace nibble::train {
 double Evaluation::perplexity() const { return std::exp(loss()); }
 
 Evaluation evaluate(model::Llama& model, const std::vector<text::Example>& examples,
-                    const model::LoraAdapter* adapter, const std::function<bool()>& stop) {
+                    const model::LoraAdapter* adapter) {
   Evaluation result;
   std::vector<const text::Example*> group;
   std::int64_t tokens = 0;
@@ -28,9 +28,6 @@ Evaluation evaluate(model::Llama& model, const std::vector<text::Example>& examp
     const auto size = static_cast<std::int64_t>(example.ids.size());
     if (tokens + size > kEvaluationTokens) {
       flush();
-      if (stop && stop()) {
-        return result;
-      }
     }
     group.push_back(&example);
     tokens += size;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -22,9 +21,9 @@ struct Evaluation {
 // Passes of up to this many tokens (or one example, if that is longer).
 inline constexpr std::int64_t kEvaluationTokens = 1024;
 
-// The mean over all target tokens. `stop`, if given, is asked between passes; true ends early.
+// The mean over all target tokens.
 Evaluation evaluate(model::Llama& model, const std::vector<text::Example>& examples,
-                    const model::LoraAdapter* adapter, const std::function<bool()>& stop = {});
+                    const model::LoraAdapter* adapter);
 
 // A text as one stream, cut into windows of `window` tokens; every token but the first of a window
 // is a target.

@@ -228,10 +228,10 @@ class Run {
     const bool last = state_.step == total_;
     const bool evaluated = last || due(options_.eval_steps);
     const bool logged = evaluated || due(options_.logging_steps);
-    reporter_.progress({state_.step, total_, loss, rate, grad_norm, log_entry().throughput,
-                        log_entry().remaining_seconds, os::peak_resident_bytes(), logged});
+    LogEntry entry = log_entry();
+    reporter_.progress({state_.step, total_, loss, rate, grad_norm, entry.throughput,
+                        entry.remaining_seconds, os::peak_resident_bytes(), logged});
     if (logged) {
-      LogEntry entry = log_entry();
       if (state_.loss_steps > 0) {
         entry.loss = state_.loss_sum / static_cast<double>(state_.loss_steps);
       }
