@@ -4,9 +4,10 @@
 # examples/quickstart/run.sh.
 
 # What the library and the command are built from, and the quickstart's data (wordnet-base).
+# ocl-icd-opencl-dev: the CMake package of libdnnl-dev looks for OpenCL, which that does not bring.
 packages_quickstart=(
   build-essential g++ cmake ninja-build pkg-config git python3 python3-venv
-  libtbb-dev libhwloc-dev libhwy-dev libdnnl-dev libfmt-dev libxxhash-dev
+  libtbb-dev libhwloc-dev libhwy-dev libdnnl-dev ocl-icd-opencl-dev libfmt-dev libxxhash-dev
   libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libpcre2-dev
   wordnet-base
 )
