@@ -82,9 +82,26 @@ class FileWriter {
 // may choose to survive.
 void append_line(const Path& path, std::string_view line);
 
-// Removes directories and files `.<name>.tmp-*` that a killed process left in `parent`; those of
+// `.NAME.tmp-<digits>-<digits>`: what the writers above call a thing that is not whole yet.
+bool is_temporary_name(std::string_view name);
+
+// Removes directories and files with such names that a killed process left in `parent`; those of
 // living processes stay.
 void remove_stale_staging(const Path& parent);
+
+// An advisory lock on a directory that must exist, held until destruction; the kernel drops it with
+// the process. For one writer at a time: Error(kIo) "PATH: another run is writing here" if somebody
+// holds it. A file system without locks excludes nobody.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const Path& directory);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
 
 std::uint64_t free_disk_bytes(const Path& existing);
 

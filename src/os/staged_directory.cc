@@ -68,8 +68,8 @@ void sync_tree(const Path& root) {
   }
 }
 
-bool is_temporary_name(const std::string& name) {
-  return name.starts_with('.') && name.find(".tmp-") != std::string::npos;
+bool is_digits(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
 // True if nobody holds the lock that StagedDirectory and FileWriter take.
@@ -114,6 +114,19 @@ void StagedDirectory::commit() {
   sync_directory(parent_of(target_));
 }
 
+// Exactly what temporary_beside() makes: somebody else's ".notes.tmp-old" is not ours to remove.
+bool is_temporary_name(std::string_view name) {
+  constexpr std::string_view kMark = ".tmp-";
+  const std::size_t mark = name.rfind(kMark);
+  if (!name.starts_with('.') || mark == std::string_view::npos || mark < 2) {
+    return false;
+  }
+  const std::string_view rest = name.substr(mark + kMark.size());
+  const std::size_t dash = rest.find('-');
+  return dash != std::string_view::npos && is_digits(rest.substr(0, dash)) &&
+         is_digits(rest.substr(dash + 1));
+}
+
 void remove_stale_staging(const Path& parent) {
   std::error_code error;
   std::vector<Path> stale;
@@ -134,5 +147,18 @@ void remove_stale_staging(const Path& parent) {
     }
   }
 }
+
+DirectoryLock::DirectoryLock(const Path& directory)
+    : fd_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) {
+    fail_io(directory, "open directory", errno);
+  }
+  if (!try_lock(fd_) && errno == EWOULDBLOCK) {
+    ::close(fd_);
+    fail(StatusCode::kIo, "{}: another run is writing here", directory.string());
+  }
+}
+
+DirectoryLock::~DirectoryLock() { ::close(fd_); }
 
 }  // namespace nibble::os

@@ -81,7 +81,16 @@ int available_cpus() {
   return cpus;
 }
 
-std::uint64_t available_memory_bytes() {
+std::uint64_t available_address_space() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return std::numeric_limits<std::uint64_t>::max();
+  }
+  const std::uint64_t total = limit.rlim_cur;
+  return total - std::min(total, proc_field("/proc/self/status", "VmSize"));
+}
+
+std::uint64_t available_physical_bytes() {
   std::uint64_t free = proc_field("/proc/meminfo", "MemAvailable");
   if (free == 0) {
     return 0;
@@ -89,12 +98,12 @@ std::uint64_t available_memory_bytes() {
   if (const auto group = cgroup_free_memory()) {
     free = std::min(free, *group);
   }
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-    const std::uint64_t total = limit.rlim_cur;
-    free = std::min(free, total - std::min(total, proc_field("/proc/self/status", "VmSize")));
-  }
   return std::max<std::uint64_t>(free, 1);  // 0 means unknown, and this is known
+}
+
+std::uint64_t available_memory_bytes() {
+  const std::uint64_t free = available_physical_bytes();
+  return free == 0 ? 0 : std::max<std::uint64_t>(std::min(free, available_address_space()), 1);
 }
 
 std::uint64_t peak_resident_bytes() { return proc_field("/proc/self/status", "VmHWM"); }

@@ -253,28 +253,6 @@ TEST_F(FileTest, StagedDirectoryReplacesNothing) {
   EXPECT_TRUE(fs::is_empty(target));
 }
 
-TEST_F(FileTest, StaleStagingIsRemovedAndLiveIsNot) {
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    auto* staged = new os::StagedDirectory(directory_.path() / "dead");
-    auto* writer = new os::FileWriter(directory_.path() / "dead-file");
-    os::write_file(staged->staging() / "a", "1");
-    writer->write("x");
-    ::_exit(0);  // as a kill: no destructors
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_EQ(names_in(directory_.path()).size(), 2U);
-  os::write_file(path_, "mine");
-  os::write_file(directory_.path() / ".hidden", "mine");
-  os::StagedDirectory live(directory_.path() / "live");
-  os::remove_stale_staging(directory_.path());
-  EXPECT_EQ(names_in(directory_.path()),
-            (Names{".hidden", live.staging().filename().string(), "file"}));
-  expect_error(kIo, {"absent"}, [&] { os::remove_stale_staging(directory_.path() / "absent"); });
-}
-
 TEST_F(FileTest, FreeDiskBytes) {
   EXPECT_GT(os::free_disk_bytes(directory_.path()), 0U);
   expect_error(kIo, {"absent"}, [&] { os::free_disk_bytes(directory_.path() / "absent"); });
