@@ -2,6 +2,7 @@
 // nibble eval: mean loss and perplexity of a dataset or a text.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -58,6 +59,10 @@ int run(EvalCommand& c) {
   }
   const train::Evaluation result =
       train::evaluate(model, examples(c, file, tokenizer), adapter ? &*adapter : nullptr);
+  if (!std::isfinite(result.loss())) {
+    fail(StatusCode::kNonFinite, "{}: the loss of {} is not finite",
+         c.dataset.empty() ? c.file : c.dataset, c.adapter.empty() ? c.model : c.adapter);
+  }
   if (c.json) {
     const formats::Json json{{"loss", result.loss()},
                              {"perplexity", result.perplexity()},

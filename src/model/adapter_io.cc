@@ -35,6 +35,22 @@ std::span<const std::byte> bytes_of(const float* values, std::int64_t count) {
   return {reinterpret_cast<const std::byte*>(values), static_cast<std::size_t>(count) * 4};
 }
 
+// A tensor of the file, with nothing but numbers in it.
+const float* finite_values(const formats::SafetensorsFile& file, const std::string& tensor,
+                           std::uint64_t rows, std::uint64_t cols) {
+  const SafeTensor& found = file.expect(tensor, "F32", {rows, cols});
+  const auto* values = reinterpret_cast<const float*>(found.bytes.data());
+  for (std::uint64_t i = 0; i < rows * cols; ++i) {
+    float value = 0;
+    std::memcpy(&value, values + i, sizeof value);  // the file may lay it anywhere
+    if (!std::isfinite(value)) {
+      fail(StatusCode::kCorrupt, "{}: tensor '{}': element {} is not finite ({})", file.name(),
+           tensor, i, value);
+    }
+  }
+  return values;
+}
+
 }  // namespace
 
 PeftTensors::PeftTensors(const LoraAdapter& adapter, const LlamaConfig& model) {
@@ -92,10 +108,8 @@ void load_peft_tensors(const formats::SafetensorsFile& file, const LlamaConfig& 
   };
   std::vector<Source> sources;  // everything is checked before anything is written
   for (const LoraPair& pair : adapter.pairs()) {
-    const SafeTensor& a = file.expect(a_name(pair), "F32", {u64(r), u64(pair.inputs)});
-    const SafeTensor& b = file.expect(b_name(pair), "F32", {u64(pair.outputs), u64(r)});
-    sources.push_back({reinterpret_cast<const float*>(a.bytes.data()),
-                       reinterpret_cast<const float*>(b.bytes.data())});
+    sources.push_back({finite_values(file, a_name(pair), u64(r), u64(pair.inputs)),
+                       finite_values(file, b_name(pair), u64(pair.outputs), u64(r))});
   }
   if (file.tensors().size() != 2 * adapter.pairs().size()) {
     fail(StatusCode::kUnsupported, "{}: {} tensors where {} belong to the adapter's layers",

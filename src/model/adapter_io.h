@@ -32,7 +32,7 @@ class PeftTensors {
 formats::Json peft_config(const LoraConfig& config, const std::string& base_model);
 
 // Sets the adapter's parameters from tensors in PEFT's layout. Error(kCorrupt) names what is
-// missing or misshapen; the adapter is unchanged then.
+// missing, misshapen or not finite; the adapter is unchanged then.
 void load_peft_tensors(const formats::SafetensorsFile& file, const LlamaConfig& model,
                        LoraAdapter& adapter);
 

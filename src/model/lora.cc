@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/lora.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -96,6 +97,17 @@ const LoraPair* LoraAdapter::find(std::int64_t layer, Linear which) const {
   const std::int32_t at =
       index_[static_cast<std::size_t>(layer * kLinears + static_cast<int>(which))];
   return at < 0 ? nullptr : &pairs_[static_cast<std::size_t>(at)];
+}
+
+const LoraPair* LoraAdapter::non_finite() const {
+  const auto finite = [](float value) { return std::isfinite(value); };
+  for (const LoraPair& pair : pairs_) {
+    if (!std::all_of(pair.a, pair.a + config_.rank * pair.inputs, finite) ||
+        !std::all_of(pair.b_transposed, pair.b_transposed + config_.rank * pair.outputs, finite)) {
+      return &pair;
+    }
+  }
+  return nullptr;
 }
 
 ConstMatrix LoraAdapter::view(const float* values, std::int64_t cols, DType dtype) const {

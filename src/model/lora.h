@@ -50,6 +50,8 @@ class LoraAdapter {
   // nullptr if that linear layer is not adapted.
   const LoraPair* find(std::int64_t layer, Linear which) const;
   std::int64_t parameter_count() const { return count_; }
+  // The first pair with a value that is not finite; nullptr if there is none.
+  const LoraPair* non_finite() const;
 
   // A and B^T in fp32, or rounded to bf16 as of the last refresh().
   backend::ConstMatrix a(const LoraPair& pair, backend::DType dtype) const;

@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 
 #include "core/status.h"
+#include "support/expect_error.h"
 #include "support/paths.h"
 
 namespace nibble::model {
@@ -84,6 +86,25 @@ TEST(AdapterIo, DirectoryComesBackToTheBit) {
     EXPECT_EQ(
         std::memcmp(x.b_transposed, y.b_transposed, static_cast<std::size_t>(2 * x.outputs) * 4),
         0);
+  }
+}
+
+TEST(AdapterIo, ValuesThatAreNoNumbersAreFound) {
+  const test::TemporaryDirectory directory;
+  LoraAdapter made = adapter({});
+  EXPECT_EQ(made.non_finite(), nullptr);
+  const LoraPair& last = made.pairs().back();
+  for (float* value : {&last.a[15 * last.inputs], &last.b_transposed[16 * last.outputs - 1]}) {
+    const float before = *value;
+    *value = -std::numeric_limits<float>::infinity();
+    EXPECT_EQ(made.non_finite(), &last);
+    formats::write_safetensors(directory.path() / "adapter_model.safetensors",
+                               PeftTensors(made, tiny()).list(), {});
+    os::write_file(directory.path() / "adapter_config.json", peft_config({}, "base").dump());
+    const char* name = value == &last.a[15 * last.inputs] ? "lora_A" : "lora_B";
+    test::expect_error(StatusCode::kCorrupt, {"adapter_model.safetensors", last.hf_path(), name},
+                       [&] { load_peft_adapter(directory.path(), tiny()); });
+    *value = before;
   }
 }
 
