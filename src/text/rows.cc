@@ -49,7 +49,41 @@ const std::string& string_at(const Json& object, const char* key, std::string_vi
   return found->get_ref<const std::string&>();
 }
 
+// What would have to be rendered and is not: left out in silence it would teach a model to answer
+// without what it was given. Exports of datasets hold the keys with null.
+void refuse_set(const Json& object, std::initializer_list<const char*> keys,
+                std::string_view where) {
+  for (const char* key : keys) {
+    if (const auto found = object.find(key); found != object.end() && !found->is_null()) {
+      fail(StatusCode::kCorrupt, "{} has '{}', and tools are not supported", where, key);
+    }
+  }
+}
+
+// "train": true or false, or OpenAI's "weight": 1 or 0.
+std::optional<bool> train_mark(const Json& message, std::string_view where) {
+  const auto train = message.find("train"), weight = message.find("weight");
+  if (train != message.end() && weight != message.end()) {
+    fail(StatusCode::kCorrupt, "{} has both 'train' and 'weight'", where);
+  }
+  if (train != message.end()) {
+    if (!train->is_boolean()) {
+      fail(StatusCode::kCorrupt, "{}: 'train' is {}, not a boolean", where, train->type_name());
+    }
+    return train->get<bool>();
+  }
+  if (weight != message.end()) {
+    if (!weight->is_number_integer() || (*weight != 0 && *weight != 1)) {
+      fail(StatusCode::kCorrupt, "{}: 'weight' is {}, neither 0 nor 1", where,
+           formats::printable(weight->dump().substr(0, 40)));
+    }
+    return *weight == 1;
+  }
+  return std::nullopt;
+}
+
 std::vector<Message> read_messages(const Json& row) {
+  refuse_set(row, {"tools", "functions"}, "the row");
   const Json& list = row.at("messages");
   if (!list.is_array() || list.empty()) {
     fail(StatusCode::kCorrupt, "'messages' is {}, not a list of messages",
@@ -61,15 +95,14 @@ std::vector<Message> read_messages(const Json& row) {
     if (!entry.is_object()) {
       fail(StatusCode::kCorrupt, "{} is {}, not an object", where, entry.type_name());
     }
+    refuse_set(entry, {"tool_calls", "function_call"}, where);
     Message message{string_at(entry, "role", where), string_at(entry, "content", where)};
-    if (const auto train = entry.find("train"); train != entry.end()) {
-      if (!train->is_boolean()) {
-        fail(StatusCode::kCorrupt, "{}: 'train' is {}, not a boolean", where, train->type_name());
-      }
-      message.train = train->get<bool>();
+    if (const auto mark = train_mark(entry, where); mark) {
+      message.train = *mark;
       if (message.train && message.role != "assistant") {
-        fail(StatusCode::kCorrupt, "{}: 'train' is true, but only assistant messages are trained",
-             where);
+        fail(StatusCode::kCorrupt,
+             "{}: '{}' asks for training, but only assistant messages are trained", where,
+             entry.contains("train") ? "train" : "weight");
       }
     }
     messages.push_back(std::move(message));

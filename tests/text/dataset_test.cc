@@ -67,6 +67,14 @@ TEST(Dataset, TurnsCanBeLeftOutOfTheLoss) {
       R"({"role":"user","content":"u","train":false},{"role":"assistant","content":"two"},)"
       R"({"role":"tool","content":"t"},{"role":"assistant","content":"three","train":true}]})");
   EXPECT_EQ(target_text(data.examples.at(0)), "two<|im_end|>|three<|im_end|>");
+  // OpenAI's way to say the same; null tools are those of a data set's export.
+  const Dataset weighted =
+      parse(R"({"tools":null,"messages":[{"role":"assistant","content":"one","weight":0},)"
+            R"({"role":"user","content":"u","weight":0},)"
+            R"({"role":"assistant","content":"two","tool_calls":null},)"
+            R"({"role":"tool","content":"t"},{"role":"assistant","content":"three","weight":1}]})");
+  EXPECT_EQ(weighted.examples.at(0).ids, data.examples.at(0).ids);
+  EXPECT_EQ(weighted.examples.at(0).is_target, data.examples.at(0).is_target);
 }
 
 TEST(Dataset, TrainOnInputsTakesAllButTheFirstToken) {
