@@ -173,6 +173,18 @@ class CpuModelOps final : public ModelOps {
 std::mutex g_limit_mutex;
 std::string g_limit;  // the name given to limit_cpu_model_isa
 
+// oneDNN takes a limit only before its first use, and only where it was built to take one.
+void limit_onednn(dnnl::cpu_isa isa, std::string_view name) {
+  if (dnnl::set_max_cpu_isa(isa) == dnnl::status::success) {
+    return;
+  }
+  if (dnnl::get_effective_cpu_isa() != isa) {
+    fail(StatusCode::kWrongOrder,
+         "oneDNN cannot be limited to {} any more: it was used before, or does not take limits",
+         name);
+  }
+}
+
 }  // namespace
 
 void limit_cpu_model_isa(std::string_view isa) {
@@ -185,11 +197,11 @@ void limit_cpu_model_isa(std::string_view isa) {
   }
   constexpr std::int64_t kAvx512 = HWY_AVX3 | HWY_AVX3_DL;
   if (isa == "avx2") {
+    limit_onednn(dnnl::cpu_isa::avx2, isa);
     hwy::DisableTargets(kAvx512);
-    dnnl::set_max_cpu_isa(dnnl::cpu_isa::avx2);
   } else if (isa == "scalar") {
+    limit_onednn(dnnl::cpu_isa::sse41, isa);
     hwy::DisableTargets(kAvx512 | HWY_AVX2);
-    dnnl::set_max_cpu_isa(dnnl::cpu_isa::sse41);
   } else if (isa != "avx512") {
     fail(StatusCode::kInvalidArgument, "unknown instruction set \"{}\"", isa);
   }
