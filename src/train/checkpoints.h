@@ -29,23 +29,31 @@ class Checkpoints {
   // `identity`: what must be equal when a run is resumed (options, hashes of data and model).
   Checkpoints(os::Path output_dir, formats::Json identity, std::string base_model);
 
+  // A whole checkpoint of this very run and step stays as it is; anything else that stands in the
+  // way and may be of worth to somebody is moved aside, to "checkpoint-N.old-K".
   void save(const RunState& state, const model::LoraAdapter& adapter,
             const model::LlamaConfig& model, const Optimizer& optimizer, std::int64_t keep);
 
-  // Whether the output directory holds any checkpoint, whole or not.
-  bool any() const { return !list().empty(); }
+  // Whether the directory holds any checkpoint, whole or not.
+  static bool any(const os::Path& output_dir) { return !list(output_dir).empty(); }
 
   // Loads `path`, or with "" or "auto" the newest whole checkpoint of the output directory; damaged
   // ones are passed over and reported through `warn`. Nothing there: nothing is changed and nullopt
-  // returned. Error(kInvalidArgument) names the first setting that differs from the checkpoint's.
+  // returned. Error(kInvalidArgument) names the first setting that differs from the checkpoint's;
+  // another instruction set is only warned of, since products differ in their last bits there.
   std::optional<RunState> restore(const std::string& path, const model::LlamaConfig& model,
                                   model::LoraAdapter& adapter, Optimizer& optimizer,
                                   const std::function<void(const std::string&)>& warn) const;
 
  private:
-  std::vector<std::pair<std::int64_t, os::Path>> list() const;  // newest first
+  using Warn = std::function<void(const std::string&)>;
+  // Newest first.
+  static std::vector<std::pair<std::int64_t, os::Path>> list(const os::Path& output_dir);
   RunState load(const formats::Checkpoint& checkpoint, const model::LlamaConfig& model,
-                model::LoraAdapter& adapter, Optimizer& optimizer) const;
+                model::LoraAdapter& adapter, Optimizer& optimizer, const Warn& warn) const;
+  void compare_identity(const formats::Json& theirs, const std::string& name,
+                        const Warn& warn) const;
+  bool make_way(const os::Path& path, std::int64_t step) const;
   void prune(std::int64_t step, std::int64_t keep) const;
 
   os::Path output_dir_;

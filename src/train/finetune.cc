@@ -10,13 +10,13 @@
 #include "train/checkpoints.h"
 #include "train/log.h"
 #include "train/optimizer.h"
+#include "train/output_directory.h"
 #include "train/schedule.h"
 
 namespace nibble::train {
 namespace {
 
 constexpr std::int64_t kMaxSkippedInARow = 10;
-constexpr const char* kLogName = "trainer_log.jsonl";
 
 // What a step's examples add up to.
 struct StepBatches {
@@ -40,12 +40,12 @@ StepBatches gather(const std::vector<text::Example>& examples, const Step& step)
 
 class Run {
  public:
-  Run(Setup& setup, Reporter& reporter, const std::atomic<bool>& stop)
+  Run(Setup& setup, const os::Path& output, Reporter& reporter, const std::atomic<bool>& stop)
       : setup_(setup),
         options_(setup.options()),
         reporter_(reporter),
         stop_(stop),
-        output_(options_.output_dir),
+        output_(output),
         log_(output_ / kLogName),
         adapter_(setup.model().config(), options_.lora, options_.seed),
         optimizer_(adapter_, options_),
@@ -54,8 +54,6 @@ class Run {
         warmup_(warmup_steps(options_.warmup_ratio, options_.warmup_steps, total_)) {}
 
   FinetuneSummary run() {
-    check_memory();
-    prepare_output();
     begin();
     while (state_.step < total_) {
       if (stop_) {
@@ -75,58 +73,19 @@ class Run {
     return std::string(setup_.file().string_or("general.name", ""));
   }
 
-  void check_memory() {
-    const std::uint64_t need = setup_.memory(optimizer_.state_bytes()).total();
-    const std::uint64_t have = os::available_memory_bytes();
-    if (have > 0 && need > have) {
-      fail(StatusCode::kOutOfMemory,
-           "{}: this run needs about {} MiB of memory and {} MiB are available; lower "
-           "--micro-batch-size or --cutoff-len, or use --gradient-checkpointing and "
-           "--optim adamw_8bit",
-           options_.model, need >> 20, have >> 20);
-    }
-  }
-
-  void prepare_output() {
-    std::error_code error;
-    std::filesystem::create_directories(output_, error);
-    if (error || !std::filesystem::is_directory(output_)) {
-      fail(StatusCode::kIo, "{}: cannot create the directory: {}", output_.string(),
-           error ? error.message() : "it is a file");
-    }
-    const bool empty = std::filesystem::is_empty(output_, error);
-    if (error) {
-      fail(StatusCode::kIo, "{}: cannot read the directory: {}", output_.string(), error.message());
-    }
-    if (!options_.resume && !empty) {
-      fail(StatusCode::kInvalidArgument,
-           "{}: the output directory is not empty; choose another, or continue the run that is "
-           "there with --resume",
-           output_.string());
-    }
-    os::remove_stale_staging(output_);
-    // A directory that cannot be written to is told now, not at the first checkpoint.
-    os::write_file(output_ / ".write-test", "");
-    std::filesystem::remove(output_ / ".write-test", error);
-  }
-
-  // Without a checkpoint only a run that was ended before its first one may be begun again: nothing
-  // that is there is overwritten.
-  void refuse_foreign_files() const {
-    if (checkpoints_.any()) {
-      fail(StatusCode::kCorrupt, "{}: none of its checkpoints is whole", output_.string());
-    }
-    for (const char* name : {"adapter_model.safetensors", "adapter_config.json", "adapter.gguf"}) {
-      if (std::filesystem::exists(output_ / name)) {
-        fail(StatusCode::kInvalidArgument,
-             "{}: holds {} but no checkpoint to resume from; choose another directory",
-             output_.string(), name);
-      }
+  // Neither a checkpoint nor the adapter is written with what nobody could load.
+  void require_finite_adapter() const {
+    if (const model::LoraPair* pair = adapter_.non_finite(); pair != nullptr) {
+      fail(StatusCode::kNonFinite,
+           "{}: step {}: values of the adapter ({}) are not finite: nothing was written; lower "
+           "--learning-rate",
+           output_.string(), state_.step, pair->gguf_name());
     }
   }
 
   // A run whose end is not a number must not look like a success.
   void check_outcome() const {
+    require_finite_adapter();
     if (state_.skipped_in_a_row > 0 ||
         (summary_.eval_loss_after && !std::isfinite(*summary_.eval_loss_after))) {
       fail(StatusCode::kNonFinite,
@@ -144,14 +103,17 @@ class Run {
                                [&](const std::string& line) { reporter_.warn(line); });
       if (restored) {
         state_ = *restored;
-        if (options_.resume_from.empty() || options_.resume_from == "auto") {
+        if (options_.newest_checkpoint()) {
           saved_step_ = state_.step;
         }
         log_.rewind(state_.step);
         reporter_.info(fmt::format("resumed after step {} of {}", state_.step, total_));
         return;
       }
-      refuse_foreign_files();
+      if (Checkpoints::any(output_)) {
+        fail(StatusCode::kCorrupt, "{}: none of its checkpoints is whole", output_.string());
+      }
+      OutputDirectory::refuse_foreign_files(output_, options_);
       reporter_.info("no checkpoint to resume from: starting at step 0");
     }
     log_.rewind(-1);
@@ -257,6 +219,7 @@ class Run {
     if (saved_step_ == state_.step) {
       return;
     }
+    require_finite_adapter();
     checkpoints_.save(state_, adapter_, setup_.model().config(), optimizer_,
                       options_.save_total_limit);
     saved_step_ = state_.step;
@@ -322,7 +285,16 @@ class Run {
 }  // namespace
 
 FinetuneSummary finetune(Setup& setup, Reporter& reporter, const std::atomic<bool>& stop) {
-  return Run(setup, reporter, stop).run();
+  check_memory(setup);  // before the run takes any, and before it makes a directory
+  const OutputDirectory output(setup.options());
+  return Run(setup, output.path(), reporter, stop).run();
+}
+
+void check_ready(const Setup& setup) {
+  check_memory(setup);
+  if (!setup.options().output_dir.empty()) {
+    OutputDirectory::check(setup.options());
+  }
 }
 
 }  // namespace nibble::train

@@ -37,10 +37,15 @@ struct FinetuneSummary {
 
 // Runs to the end, or until `stop` becomes true (then it finishes the step and saves a checkpoint).
 // Writes into options.output_dir: trainer_log.jsonl, checkpoint-N/, and at the end
-// adapter_model.safetensors, adapter.gguf and adapter_config.json (last). The directory must be
-// absent or empty unless options.resume. Error(kOutOfMemory) before the first step if the estimate
-// exceeds what is available; Error(kNonFinite) after ten steps in a row with non-finite gradients.
+// adapter_model.safetensors, adapter.gguf and adapter_config.json (last). What the directory may
+// hold before: train/output_directory.h. Error(kOutOfMemory) before anything is made if the
+// estimate exceeds what is available; Error(kNonFinite) after ten steps in a row with non-finite
+// gradients, or if the adapter or the loss come out so.
 FinetuneSummary finetune(Setup& setup, Reporter& reporter, const std::atomic<bool>& stop);
+
+// The errors that finetune() would begin with, of memory and of the output directory (if one is
+// given), without doing anything.
+void check_ready(const Setup& setup);
 
 // Writes the rows of every pass in training order, one JSON object a line: {"step", "micro_step",
 // "input_ids", "labels"} with -100 for what is not a target. An existing file is an

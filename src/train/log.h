@@ -20,9 +20,16 @@ struct LogEntry {
   std::int64_t total_tokens = 0;
 };
 
+inline constexpr const char* kLogName = "trainer_log.jsonl";
+
 class TrainLog {
  public:
   explicit TrainLog(os::Path path) : path_(std::move(path)) {}
+
+  // Whether this file can only be what a run that saves every `save_steps` steps (0: at its end)
+  // wrote before its first checkpoint: absent, empty, or from step 0 on in these very keys. Another
+  // program's log of the same name (LLaMA-Factory's) is not.
+  bool is_of_a_beginning(std::int64_t save_steps) const;
 
   // Drops the lines of steps after `step`, which a resumed run will write again.
   void rewind(std::int64_t step);

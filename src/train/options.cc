@@ -39,4 +39,21 @@ formats::Json FinetuneOptions::identity() const {
           {"compute_dtype", compute_dtype}};
 }
 
+formats::Json FinetuneOptions::all() const {
+  formats::Json json = identity();
+  json.update(
+      {{"model", model},
+       {"dataset", dataset},
+       {"eval_dataset", eval_dataset},
+       {"output_dir", output_dir},
+       {"logging_steps", logging_steps},
+       {"eval_steps", eval_steps},
+       {"save_steps", save_steps},
+       {"save_total_limit", save_total_limit},
+       {"resume", resume},
+       {"resume_from_checkpoint", resume ? (newest_checkpoint() ? "auto" : resume_from) : ""},
+       {"gradient_checkpointing", gradient_checkpointing}});
+  return json;
+}
+
 }  // namespace nibble::train

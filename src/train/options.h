@@ -43,12 +43,15 @@ struct FinetuneOptions {
   std::int64_t save_total_limit = 2;  // checkpoints kept
   bool resume = false;
   std::string resume_from;  // "" or "auto": the newest whole checkpoint in output_dir
+  bool newest_checkpoint() const { return resume_from.empty() || resume_from == "auto"; }
 
   std::string compute_dtype = "auto";  // auto, fp32, bf16
   bool gradient_checkpointing = true;
 
   // Everything that decides the run's numbers: compared when a run is resumed.
   formats::Json identity() const;
+  // All of them, under the names of their flags.
+  formats::Json all() const;
 };
 
 }  // namespace nibble::train

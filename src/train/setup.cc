@@ -2,6 +2,7 @@
 #include "train/setup.h"
 
 #define XXH_INLINE_ALL
+#include <nibble/nibble.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -14,8 +15,6 @@ namespace nibble::train {
 namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
-// Code, tokenizer, compiled kernels and scratch: measured on small runs, rounded up.
-constexpr std::uint64_t kProgramBytes = 160ULL << 20;
 
 void require(bool condition, const char* flag, const char* what) {
   if (!condition) {
@@ -32,13 +31,15 @@ const FinetuneOptions& checked(const FinetuneOptions& o) {
   require(o.lr_scheduler == "cosine" || o.lr_scheduler == "linear" || o.lr_scheduler == "constant",
           "--lr-scheduler-type", "cosine, linear or constant");
   require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "--warmup-ratio", "in [0, 1]");
+  require(o.warmup_steps >= -1 && o.warmup_steps <= (std::int64_t{1} << 31), "--warmup-steps",
+          "a count, or -1 (by --warmup-ratio)");
   require(std::isfinite(o.max_grad_norm) && o.max_grad_norm >= 0, "--max-grad-norm",
           "a number that is not negative (0: no clipping)");
   require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "--weight-decay",
           "a number that is not negative");
-  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1,
-          "--adam-beta1 and --adam-beta2", "in [0, 1)");
-  require(o.epsilon > 0, "--adam-epsilon", "positive");
+  require(o.beta1 >= 0 && o.beta1 < 1, "--adam-beta1", "in [0, 1)");
+  require(o.beta2 >= 0 && o.beta2 < 1, "--adam-beta2", "in [0, 1)");
+  require(std::isfinite(o.epsilon) && o.epsilon > 0, "--adam-epsilon", "a positive number");
   require(o.optimizer == "adamw" || o.optimizer == "adamw_8bit", "--optim", "adamw or adamw_8bit");
   require(o.micro_batch_size >= 1 && o.micro_batch_size <= 65536, "--micro-batch-size",
           "in 1..65536");
@@ -48,12 +49,25 @@ const FinetuneOptions& checked(const FinetuneOptions& o) {
           "a count, or -1 (by epochs)");
   require(o.epochs > 0 && o.epochs <= 10000, "--num-train-epochs", "in (0, 10000]");
   require(o.logging_steps >= 1, "--logging-steps", "at least 1");
-  require(o.eval_steps >= 0 && o.save_steps >= 0, "--eval-steps and --save-steps", "not negative");
+  require(o.eval_steps >= 0, "--eval-steps", "not negative");
+  require(o.save_steps >= 0, "--save-steps", "not negative");
   require(o.save_total_limit >= 1, "--save-total-limit", "at least 1");
-  require(o.val_size >= 0, "--val-size", "not negative");
+  require(std::isfinite(o.val_size) && o.val_size >= 0, "--val-size",
+          "a number that is not negative");
+  require(o.max_samples == -1 || o.max_samples >= 1, "--max-samples", "a count, or -1 (all)");
   require(o.val_size == 0 || o.eval_dataset.empty(), "--val-size",
           "absent when --eval-dataset is given");
   return o;
+}
+
+// What `call` gives; its errors name the flag (or file) that they are of.
+template <class Call>
+auto named(const std::string& name, const Call& call) {
+  try {
+    return call();
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", name, error.what()));
+  }
 }
 
 std::string file_hash(const std::string& path) {
@@ -90,6 +104,11 @@ backend::DType compute_dtype(const std::string& name) {
   return name == "bf16" ? backend::DType::kBf16 : backend::DType::kF32;
 }
 
+std::string instruction_set() {
+  const char* name = nibble_isa_name();
+  return std::string(name != nullptr ? name : "unknown") + (backend::cpu_has_bf16() ? "+bf16" : "");
+}
+
 std::int64_t cutoff_length(std::int64_t asked, std::int64_t context, const std::string& name) {
   constexpr std::int64_t kDefault = 2048;
   if (asked == 0) {
@@ -106,16 +125,14 @@ std::int64_t cutoff_length(std::int64_t asked, std::int64_t context, const std::
 std::optional<text::ChatTemplate> chat_template(const formats::GgufFile& file,
                                                 const std::string& forced) {
   if (!forced.empty()) {
-    return text::ChatTemplate::family(forced);
+    return named("--chat-template", [&] { return text::ChatTemplate::family(forced); });
   }
   if (!file.has("tokenizer.chat_template")) {
     return std::nullopt;
   }
-  try {
+  return named(file.name(), [&] {
     return text::ChatTemplate::recognise(file.string("tokenizer.chat_template"));
-  } catch (const Error& error) {
-    throw Error(error.code(), fmt::format("{}: {}", file.name(), error.what()));
-  }
+  });
 }
 
 Setup::Setup(const FinetuneOptions& options)
@@ -142,7 +159,9 @@ std::pair<text::Dataset, text::Dataset> Setup::load_data() {
   if (options_.val_size == 0) {
     return {std::move(train), {}};
   }
-  auto parts = text::split_dataset(std::move(train), options_.val_size, options_.seed);
+  auto parts = named("--val-size", [&] {
+    return text::split_dataset(std::move(train), options_.val_size, options_.seed);
+  });
   if (parts.first.examples.empty()) {
     fail(StatusCode::kInvalidArgument, "--val-size {} leaves no row of {} to train on",
          options_.val_size, options_.dataset);
@@ -162,34 +181,25 @@ std::int64_t Setup::largest_pass() const {
   return std::min(all, options_.micro_batch_size * pack);
 }
 
-MemoryEstimate Setup::memory(std::uint64_t optimizer_bytes) const {
-  std::int64_t parameters = 0;
-  const model::LlamaConfig& config = model_.config();
-  for (int i = 0; i < model::kLinears; ++i) {
-    if (options_.lora.targets[i]) {
-      const auto which = static_cast<model::Linear>(i);
-      parameters += config.layers * options_.lora.rank *
-                    (model::linear_inputs(config, which) + model::linear_outputs(config, which));
-    }
-  }
-  // fp32 value and gradient, and the copy in bf16; saving a checkpoint copies the values once.
-  const auto adapter = static_cast<std::uint64_t>(parameters) * (4 + 4 + 2 + 4);
-  if (optimizer_bytes == 0) {
-    optimizer_bytes =
-        static_cast<std::uint64_t>(parameters) * (options_.optimizer == "adamw_8bit" ? 3 : 8);
-  }
-  return {file_.file_bytes(), model_.activation_bytes(largest_pass(), options_.lora.rank), adapter,
-          optimizer_bytes, kProgramBytes};
-}
-
 formats::Json Setup::identity() const {
   formats::Json json = options_.identity();
   json["compute_dtype"] =
       compute_dtype(options_.compute_dtype) == backend::DType::kBf16 ? "bf16" : "fp32";
+  json[kInstructionSet] = instruction_set();
   json["model_bytes"] = file_.file_bytes();
   json["model_hash"] = file_hash(options_.model);
   json["dataset_hash"] = file_hash(options_.dataset);
   json["eval_dataset_hash"] = file_hash(options_.eval_dataset);
+  return json;
+}
+
+formats::Json Setup::resolved() const {
+  formats::Json json = options_.all();
+  json.update(identity());
+  json["warmup_steps"] =
+      warmup_steps(options_.warmup_ratio, options_.warmup_steps, plan_.total_steps());
+  json["total_steps"] = plan_.total_steps();
+  json["memory_bytes"] = memory().total();
   return json;
 }
 
@@ -217,7 +227,7 @@ std::vector<std::string> Setup::describe() const {
       options_.lr_scheduler,
       warmup_steps(options_.warmup_ratio, options_.warmup_steps, plan_.total_steps()),
       bf16 ? "bf16" : "fp32", options_.gradient_checkpointing ? "on" : "off"));
-  const MemoryEstimate m = memory(0);
+  const MemoryEstimate m = memory();
   const auto mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / kMiB; };
   lines.push_back(
       fmt::format("memory: {:.0f} MiB expected at most: model file {:.0f}, activations "

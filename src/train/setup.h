@@ -19,6 +19,11 @@ namespace nibble::train {
 // it.
 backend::DType compute_dtype(const std::string& name);
 
+// Key of identity(), and its value: what the kernels run on. Unlike the other keys it may differ
+// when a run is resumed.
+inline constexpr const char* kInstructionSet = "instruction_set";
+std::string instruction_set();
+
 // One line on what was found in the data: rows, tokens, and what was left out, cut or dropped.
 std::string report_line(const char* name, const text::DatasetReport& report);
 
@@ -34,6 +39,12 @@ struct MemoryEstimate {
   std::uint64_t model, activations, adapter, optimizer, program;
   std::uint64_t total() const { return model + activations + adapter + optimizer + program; }
 };
+
+class Setup;
+
+// Error(kOutOfMemory) that names the model, the need and what is available, if the run cannot fit.
+// To be called before the run takes memory of its own.
+void check_memory(const Setup& setup);
 
 class Setup {
  public:
@@ -52,9 +63,11 @@ class Setup {
 
   // At most so many tokens are in one pass of the run.
   std::int64_t largest_pass() const;
-  MemoryEstimate memory(std::uint64_t optimizer_bytes) const;
+  MemoryEstimate memory() const;
   // Options and hashes of the model and data files: what a resumed run must share.
   formats::Json identity() const;
+  // Every option as it was resolved: what --dry-run prints.
+  formats::Json resolved() const;
   // Lines that tell a person what was found and what will run.
   std::vector<std::string> describe() const;
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,10 +77,55 @@ class Workplace(unittest.TestCase):
             if value is not None:
                 yield "--%s=%s" % (name.replace("_", "-"), value)
 
+    def start_long_run(self, output, *extra, prefix=(), **more):
+        """A run that would go on for minutes, once it has done two steps."""
+        arguments = self.finetune_arguments(output, max_steps=100000, save_steps=0, logging_steps=1)
+        run = subprocess.Popen([*prefix, NIBBLE, "finetune", *arguments, *extra],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, **more)
+        self.addCleanup(self.kill_group, run)
+        for line in run.stderr:
+            if line.startswith("step 2/"):
+                break
+        return run
+
+    def kill_group(self, run):
+        """With what it started, should a test have failed."""
+        try:
+            os.killpg(run.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        run.communicate()
+
     def finetune(self, output, **changes):
         result = self.nibble("finetune", *self.finetune_arguments(output, **changes))
         self.assertEqual(result.returncode, 0, result.stderr)
         return result
+
+
+class Errors(Workplace):
+    def assert_error(self, result, *needles, output=None):
+        """One line on standard error that contains the needles; no output, whole or in part."""
+        shown = "exit code %d\n%s" % (result.returncode, result.stderr)
+        self.assertIn(result.returncode, range(1, 126), shown)
+        lines = [x for x in result.stderr.splitlines() if x.startswith("nibble: ")]
+        self.assertEqual(len(lines), 1, shown)
+        self.assertEqual(lines[0], result.stderr.splitlines()[-1], shown)
+        self.assertLess(len(lines[0]), 600, shown)
+        self.assertNotIn("internal error", lines[0])
+        self.assertNotRegex(lines[0], r"\d{30}")  # a range of all doubles
+        for needle in needles:
+            self.assertIn(str(needle), lines[0])
+        if output and os.path.isdir(output):
+            left = [n for n in os.listdir(output) if n != "trainer_log.jsonl"]
+            self.assertEqual(left, [], shown)
+
+    def failing_finetune(self, *needles, settings=None, extra=(), **more):
+        self.tries = getattr(self, "tries", 0) + 1
+        output = self.path("out-%d" % self.tries)
+        arguments = self.finetune_arguments(output, **(settings or {}))
+        result = self.nibble("finetune", *arguments, *extra, **more)
+        self.assert_error(result, *needles, output=output)
 
 
 def main():

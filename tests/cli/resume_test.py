@@ -96,6 +96,21 @@ class Resume(harness.Workplace):
         self.assertIn(result.returncode, range(1, 126))
         self.assertIn("learning_rate", result.stderr)
 
+    def test_another_instruction_set_is_warned_of(self):
+        output = self.path("run")
+        self.run_whole(output, max_steps=4, save_steps=2)
+        again = list(self.finetune_arguments(output, eval_dataset=self.held_out, **{
+            **self.SETTINGS, "max_steps": 4, "save_steps": 2}))
+        chosen = ["--resume-from", os.path.join(output, "checkpoint-2")]
+        result = self.nibble("finetune", *again, *chosen)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertNotIn("warning", result.stderr)
+        if "instruction set scalar" in result.stdout:
+            self.skipTest("this machine has no instruction set but scalar")
+        result = self.nibble("finetune", *again, *chosen, "--isa=scalar")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stderr, r'warning: .*checkpoint-2: "instruction_set" was .*"scalar"')
+
     def test_damaged_checkpoint_is_passed_over(self):
         whole, broken = self.path("whole"), self.path("broken")
         self.run_whole(whole)

@@ -90,6 +90,36 @@ TEST(StepPlan, StepsDoNotDependOnWhatWasAskedBefore) {
   }
 }
 
+TEST(TrainLog, KnowsABeginningOfItsOwn) {
+  const test::TemporaryDirectory directory;
+  const auto path = directory.path() / "log.jsonl";
+  TrainLog log(path);
+  EXPECT_TRUE(log.is_of_a_beginning(10));  // there is none
+  const auto add = [&](std::int64_t step) {
+    LogEntry entry;
+    entry.current_steps = step;
+    entry.total_steps = 30;
+    EXPECT_TRUE(log.append(entry));
+  };
+  add(0);
+  add(5);
+  add(10);
+  EXPECT_TRUE(log.is_of_a_beginning(10));
+  EXPECT_TRUE(log.is_of_a_beginning(0));  // the first checkpoint is that of the end
+  EXPECT_FALSE(log.is_of_a_beginning(9));
+  add(10);
+  EXPECT_FALSE(log.is_of_a_beginning(10));  // a step twice
+  std::filesystem::remove(path);
+  add(5);
+  EXPECT_FALSE(log.is_of_a_beginning(10));  // does not begin at 0
+  std::filesystem::remove(path);
+  add(0);
+  os::append_line(path, R"({"current_steps": 5, "epoch": 1.0})");
+  EXPECT_FALSE(log.is_of_a_beginning(10));
+  os::write_file(path, "my notes\n");
+  EXPECT_FALSE(log.is_of_a_beginning(10));
+}
+
 TEST(TrainLog, RewindDropsLaterAndBrokenLines) {
   const test::TemporaryDirectory directory;
   const auto path = directory.path() / "log.jsonl";
