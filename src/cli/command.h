@@ -28,11 +28,12 @@ CLI::App* find_command(CLI::App& app, const std::string& name);
 // yes/no flag becomes "--flag=true".
 std::vector<std::string> normalise_arguments(CLI::App& app, int argc, char** argv);
 
-// Settings of a YAML file (flat: name: value) as arguments for `command`, without those that
-// `arguments` already give: the command line overrides the file. Unknown names are errors that name
-// the file and line.
-std::vector<std::string> yaml_arguments(const std::string& path, CLI::App& command,
-                                        const std::vector<std::string>& arguments);
+// "--lora_rank=8" -> "--lora-rank=8"
+std::string with_dashes(std::string argument);
+bool is_flag_name(const std::string& argument);  // "--x..."
+// The option of "--flag" or "--flag=value"; nullptr if there is none.
+const CLI::Option* find_option(const CLI::App& command, const std::string& argument);
+bool is_switch(const CLI::Option* option);  // a yes/no flag
 
 // Each adds its subcommand; the callback does the work and returns the exit code through
 // *exit_code.

@@ -8,8 +8,10 @@
 #include <memory>
 #include <optional>
 
+#include "cli/checks.h"
 #include "cli/command.h"
 #include "cli/console.h"
+#include "core/parallel.h"
 #include "core/status.h"
 #include "os/system.h"
 
@@ -37,6 +39,15 @@ struct FinetuneCommand {
   bool dry_run = false;
 };
 
+// A closed terminal ends a run as SIGTERM does, but not one that was started with nohup.
+void install_signal_handlers() {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  if (std::signal(SIGHUP, on_signal) == SIG_IGN) {
+    std::signal(SIGHUP, SIG_IGN);
+  }
+}
+
 void add_data_flags(CLI::App& app, FinetuneCommand& c) {
   FinetuneOptions& o = c.options;
   app.add_option("-m,--model,--model-name-or-path", o.model, "GGUF file to fine-tune")->required();
@@ -63,7 +74,7 @@ void add_data_flags(CLI::App& app, FinetuneCommand& c) {
 void add_lora_flags(CLI::App& app, FinetuneCommand& c) {
   FinetuneOptions& o = c.options;
   app.add_option("-r,--lora-rank,--lora-r,--r", o.lora.rank, "rank")->capture_default_str();
-  app.add_option("--lora-alpha", c.alpha, "alpha (default: the rank)")->check(CLI::PositiveNumber);
+  app.add_option("--lora-alpha", c.alpha, "alpha (default: the rank)")->check(positive());
   app.add_option("--lora-dropout", o.lora.dropout, "dropout before A")->capture_default_str();
   app.add_option("--lora-target,--target-modules,--lora-modules,--lora-target-modules", c.targets,
                  "layers: all, or q_proj,v_proj,... (or attn_q,...)")
@@ -87,16 +98,14 @@ void add_optimizer_flags(CLI::App& app, FinetuneCommand& c) {
   app.add_option("--adam-epsilon", o.epsilon, "")->capture_default_str();
   app.add_option("--optim,--optimizer", o.optimizer,
                  "adamw (fp32 states) or adamw_8bit (int8 states); also by the peers' names")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, std::string>{{"adamw", "adamw"},
-                                             {"adamw_torch", "adamw"},
-                                             {"adamw_torch_fused", "adamw"},
-                                             {"adamw_hf", "adamw"},
-                                             {"paged_adamw_32bit", "adamw"},
-                                             {"adamw_8bit", "adamw_8bit"},
-                                             {"adamw_bnb_8bit", "adamw_8bit"},
-                                             {"paged_adamw_8bit", "adamw_8bit"}},
-          CLI::ignore_case))
+      ->transform(choice({{"adamw", "adamw"},
+                          {"adamw_torch", "adamw"},
+                          {"adamw_torch_fused", "adamw"},
+                          {"adamw_hf", "adamw"},
+                          {"paged_adamw_32bit", "adamw"},
+                          {"adamw_8bit", "adamw_8bit"},
+                          {"adamw_bnb_8bit", "adamw_8bit"},
+                          {"paged_adamw_8bit", "adamw_8bit"}}))
       ->capture_default_str();
 }
 
@@ -112,7 +121,7 @@ void add_run_flags(CLI::App& app, FinetuneCommand& c) {
       ->capture_default_str();
   app.add_option("--max-steps", o.max_steps, "overrides the epochs");
   app.add_option("--seed", o.seed, "of everything random")
-      ->check(CLI::NonNegativeNumber)  // -1 would wrap around
+      ->check(not_negative())  // -1 would wrap around
       ->capture_default_str();
   app.add_option("--logging-steps", o.logging_steps, "")->capture_default_str();
   app.add_option("--eval-steps", o.eval_steps, "0: only before the first and after the last step")
@@ -137,10 +146,12 @@ void add_run_flags(CLI::App& app, FinetuneCommand& c) {
 
 void print_summary(const FinetuneOptions& o, const train::FinetuneSummary& summary) {
   const double seconds = summary.training_seconds;
-  fmt::print("\n{} steps, {} tokens, {:.0f} s of training ({:.0f} tokens/s), peak memory {} MiB\n",
-             summary.steps, summary.total_tokens, seconds,
-             seconds > 0 ? static_cast<double>(summary.total_tokens) / seconds : 0.0,
-             os::peak_resident_bytes() >> 20);
+  fmt::print(
+      "\n{} steps, {} tokens, {:.0f} s of training ({:.0f} tokens/s), peak memory {} MiB, "
+      "instruction set {}\n",
+      summary.steps, summary.total_tokens, seconds,
+      seconds > 0 ? static_cast<double>(summary.total_tokens) / seconds : 0.0,
+      os::peak_resident_bytes() >> 20, train::instruction_set());
   if (summary.eval_loss_before && summary.eval_loss_after) {
     fmt::print("held-out loss {:.4f} -> {:.4f}\n", *summary.eval_loss_before,
                *summary.eval_loss_after);
@@ -174,11 +185,13 @@ int run(FinetuneCommand& c) {
     return 0;
   }
   if (c.dry_run) {
-    fmt::print("{}\n", setup.identity().dump(2));
+    train::check_ready(setup);
+    formats::Json json = setup.resolved();
+    json["threads"] = thread_count();
+    fmt::print("{}\n", json.dump(2, ' ', false, formats::Json::error_handler_t::replace));
     return 0;
   }
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  install_signal_handlers();
   const train::FinetuneSummary summary = train::finetune(setup, console, g_stop);
   print_summary(o, summary);
   return summary.interrupted ? kInterrupted : 0;

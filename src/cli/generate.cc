@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 
+#include "cli/checks.h"
 #include "cli/command.h"
 #include "core/status.h"
 #include "formats/text_safety.h"
@@ -184,19 +185,19 @@ void add_generate(CLI::App& app, int* exit_code) {
   sub->add_option("--chat-template,--template", c->chat_template, "instead of the model's own");
   sub->add_flag("--raw", c->raw, "continue the prompt as it is, without a chat template");
   sub->add_option("-n,--max-new-tokens,--max-tokens,--n-predict", c->max_new_tokens, "")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str();
   sub->add_option("--temperature,--temp", c->temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative())
       ->capture_default_str();
-  sub->add_option("--top-k", c->top_k, "0: all")
-      ->check(CLI::NonNegativeNumber)
+  sub->add_option("--top-k", c->top_k, "0: all")->check(not_negative())->capture_default_str();
+  sub->add_option("--top-p", c->top_p, "")
+      ->check(number_between(0, 1, "in [0, 1]"))
       ->capture_default_str();
-  sub->add_option("--top-p", c->top_p, "")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  sub->add_option("--seed", c->seed, "")->capture_default_str();
+  sub->add_option("--seed", c->seed, "")->check(not_negative())->capture_default_str();
   sub->add_option("--logprobs", c->logprobs,
                   "print the N likeliest next tokens as JSON instead of generating")
-      ->check(CLI::NonNegativeNumber);
+      ->check(not_negative());
   c->machine.add_to(*sub);
   sub->callback([c, exit_code] { *exit_code = run(*c); });
 }

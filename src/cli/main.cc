@@ -10,14 +10,29 @@
 #include <system_error>
 
 #include "cli/command.h"
+#include "cli/yaml_settings.h"
 #include "core/status.h"
 
 namespace nibble::cli {
 namespace {
 
+std::string command_names(CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return names;
+}
+
 // The arguments, with those of a --config file put before the command line's own.
-std::vector<std::string> all_arguments(CLI::App& app, int argc, char** argv) {
+std::vector<std::string> all_arguments(CLI::App& app, int argc, char** argv,
+                                       YamlSettings* settings) {
   std::vector<std::string> arguments = normalise_arguments(app, argc, argv);
+  if (!arguments.empty() && !arguments[0].starts_with('-') &&
+      find_command(app, arguments[0]) == nullptr) {
+    fail(StatusCode::kInvalidArgument, "unknown command \"{}\" (known: {})", arguments[0],
+         command_names(app));
+  }
   for (std::size_t i = 1; i < arguments.size(); ++i) {
     std::string path;
     if (arguments[i].starts_with("--config=")) {
@@ -31,7 +46,8 @@ std::vector<std::string> all_arguments(CLI::App& app, int argc, char** argv) {
     if (command == nullptr) {
       break;
     }
-    const auto from_file = yaml_arguments(path, *command, arguments);
+    *settings = YamlSettings(path, *command, arguments);
+    const std::vector<std::string>& from_file = settings->arguments();
     arguments.insert(arguments.begin() + 1, from_file.begin(), from_file.end());
     break;
   }
@@ -47,12 +63,13 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", nibble_version_string());
   app.require_subcommand(1);
   int exit_code = 0;
+  YamlSettings settings;
   add_finetune(app, &exit_code);
   add_generate(app, &exit_code);
   add_eval(app, &exit_code);
   add_inspect(app, &exit_code);
   try {
-    std::vector<std::string> arguments = all_arguments(app, argc, argv);
+    std::vector<std::string> arguments = all_arguments(app, argc, argv, &settings);
     std::reverse(arguments.begin(), arguments.end());  // the order CLI11 takes a vector in
     app.parse(arguments);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
@@ -63,10 +80,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "nibble: {}\n", error.what());
+    fmt::print(stderr, "nibble: {}\n", settings.located(error.what()));
     return kUsage;
   } catch (const Error& error) {
-    fmt::print(stderr, "nibble: {}\n", error.what());
+    fmt::print(stderr, "nibble: {}\n", settings.located(error.what()));
     return exit_code_of(error);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "nibble: out of memory\n");

@@ -60,6 +60,7 @@ class Flags(harness.Workplace):
         # Speeds, times and sizes measured differ from run to run.
         said = re.sub(r"\d+ tokens/s|peak \d+ MiB|ETA [\d:]+|run-\d+|\d+ s of", "", result.stderr)
         return {"adapter": harness.digest(os.path.join(output, "adapter_model.safetensors")),
+                "isa": re.search(r"instruction set (\S+)", result.stdout).group(1),
                 "losses": [(e.get("loss"), e.get("eval_loss")) for e in log],
                 "lines": [e["current_steps"] for e in log], "files": names, "said": said,
                 "saved": [n for n in names if n.startswith("checkpoint-")]}
@@ -103,14 +104,24 @@ class Flags(harness.Workplace):
 
     def test_flags_that_change_no_number(self):
         base = self.observe()["adapter"]
-        for extra in (["--threads=2"], ["--isa=scalar"], ["--packing"], ["--packing=true"],
+        for extra in (["--threads=2"], ["--packing"], ["--packing=true"],
                       ["--gradient-checkpointing"]):
             with self.subTest(extra):
-                if extra == ["--isa=scalar"]:
-                    # Products are not the same bits on every instruction set, but nearly.
-                    self.observe(*extra)
-                    continue
                 self.assertEqual(self.observe(*extra)["adapter"], base)
+
+    def test_instruction_sets(self):
+        """Products are not the same bits on every instruction set, but nearly; and the one that was
+        forced is in force."""
+        held_out = {"eval_dataset": self.held_out, "logging_steps": 1}
+        base = self.observe(**held_out)
+        scalar = self.observe("--isa=scalar", **held_out)
+        self.assertEqual(scalar["isa"], "scalar")
+        self.assertEqual(len(scalar["losses"]), 5)
+        for mine, best in zip(scalar["losses"], base["losses"]):
+            for a, b in zip(mine, best):
+                self.assertEqual(a is None, b is None)
+                if a is not None:
+                    self.assertAlmostEqual(a, b, delta=2e-3)
 
     def test_model_and_data(self):
         base = self.observe()["adapter"]
@@ -194,6 +205,19 @@ class Flags(harness.Workplace):
                              "--cutoff-len=96", *extra)
         self.assertEqual(result.returncode, 0, (extra, result.stderr))
         return json.loads(result.stdout)
+
+    def test_dry_run_tells_every_option(self):
+        out = self.path("out")
+        told = self.dry_run("--output-dir", out, "--save-steps=7", "--threads=1", "--isa=scalar",
+                            "--no-gradient-checkpointing", "--optim=paged_adamw_8bit",
+                            "--num-train-epochs=2")
+        expected = {"model": self.model, "dataset": self.data, "eval_dataset": "", "output_dir": out,
+                    "save_steps": 7, "logging_steps": 10, "eval_steps": 0, "save_total_limit": 2,
+                    "threads": 1, "instruction_set": "scalar", "gradient_checkpointing": False,
+                    "optim": "adamw_8bit", "compute_dtype": "fp32", "resume": False,
+                    "resume_from_checkpoint": "", "lora_alpha": 16, "cutoff_len": 96}
+        self.assertEqual({key: told.get(key) for key in expected}, expected)
+        self.assertEqual(told["warmup_steps"], -(-told["total_steps"] * 3 // 100))
 
     def test_dry_run_writes_nothing(self):
         before = sorted(os.listdir(self.dir))
