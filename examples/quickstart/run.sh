@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Fine-tunes a real model on this machine's CPU, from nothing to an adapter that other tools load.
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tools/packages.sh
 source tools/packages.sh
@@ -13,7 +14,8 @@ usage: examples/quickstart/run.sh [options]
 Installs what is missing, builds the nibble command, gets SmolLM2-135M-Instruct and a data set of
 dictionary definitions, fine-tunes, and shows the model's answers before and after.
 
-  --out DIR           where the adapter and the log go (default: out/quickstart); new, or of an earlier call
+  --out DIR           where the adapter and the log go: new, or of an earlier call (default: out/quickstart
+                      beside this checkout's README)
   --isa X             force an instruction set: auto, scalar, avx2, avx512
   --compute-dtype X   auto, fp32, bf16
   --yes               do not ask before installing packages (also: CI=true)
@@ -25,13 +27,15 @@ TEXT
   fold -s -w 96 <<<"${packages_quickstart[*]}" | sed 's/^/  /'
 }
 
-out=out/quickstart jobs=$(nproc) mode=ask isa=() dtype=()
+out="" jobs=$(nproc) mode=ask isa=() dtype=()
 [[ ${CI:-} == true ]] && mode=yes
 while (($#)); do
   case $1 in
     --out | --isa | --compute-dtype | --jobs)
       (($# > 1)) || { echo "$1 needs a value" >&2; exit 2; } ;;&
-    --out) out=$2; shift ;;
+    --out)  # as the caller means it, not from the directory this script works in
+      [[ $2 == /* ]] && out=$2 || out=$caller/$2
+      shift ;;
     --isa) isa=("$1" "$2"); shift ;;
     --compute-dtype) dtype=("$1" "$2"); shift ;;
     --jobs) jobs=$2; shift ;;
@@ -42,6 +46,8 @@ while (($#)); do
   esac
   shift
 done
+
+out=${out:-$PWD/out/quickstart}
 
 section() { printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
 
@@ -71,7 +77,7 @@ nibble=build/quickstart/bin/nibble
 
 section "Model and data"
 python3 examples/quickstart/get_model.py
-model=models/SmolLM2-135M-Instruct.Q4_1.gguf
+model=$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf
 rows=2000 held_out=100
 data=out/wordnet-$rows-$held_out
 python3 examples/quickstart/make_dataset.py --train $rows --eval $held_out --output "$data"
