@@ -113,5 +113,14 @@ TEST(IncludeDirection, HoldsInEveryFile) {
   EXPECT_GT(files, 20);
 }
 
+TEST(IncludeDirection, EveryFolderSaysWhatItIsFor) {
+  for (const auto& entry : fs::directory_iterator(fs::path(NIBBLE_SOURCE_DIR) / "src")) {
+    if (entry.is_directory()) {
+      const fs::path page = entry.path() / "README.md";
+      EXPECT_TRUE(fs::exists(page) && fs::file_size(page) > 100) << page;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nibble
