@@ -43,12 +43,13 @@ while (($#)); do
 done
 
 model=models/SmolLM2-135M-Instruct.Q4_1.gguf
-passed=0 failed=0 skipped=0 failures=()
+passed=0 failed=0 skipped=0 failures=() left_out=()
 
 section() { printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
 
 finish() {
   section "Result"
+  ((${#left_out[@]} == 0)) || printf 'SKIPPED: %s\n' "${left_out[@]}"
   ((${#failures[@]} == 0)) || printf 'FAILED: %s\n' "${failures[@]}"
   echo "$passed passed, $failed failed, $skipped skipped"
   ((failed == 0 && passed > 0)) && exit 0 || exit 1
@@ -62,7 +63,7 @@ check() {
   "$@" || code=$?
   case $code in
     0) passed=$((passed + 1)) ;;
-    77) skipped=$((skipped + 1)); echo "SKIPPED: $name" ;;
+    77) skipped=$((skipped + 1)); left_out+=("$name"); echo "SKIPPED: $name" ;;
     *) failed=$((failed + 1)); failures+=("$name"); echo "FAILED: $name" ;;
   esac
   return 0
@@ -79,6 +80,11 @@ need() {
 build() {
   cmake --preset "$1" >"build/$1.log" 2>&1 || { cat "build/$1.log"; return 1; }
   cmake --build --preset "$1" -j "$jobs"
+}
+
+# The names of tests in a report of ctest that were skipped or are disabled.
+not_run_in() {
+  sed -n '/<testcase /{/status="\(notrun\|disabled\)"/s/.* name="\([^"]*\)".*/\1/p}' "$1" 2>/dev/null
 }
 
 # tests PRESET CTEST-OPTION...: counts every single test. The tests of a preset that did not build
@@ -100,10 +106,13 @@ tests() {
   elif ((code != 0 && counts[failures] == 0)); then  # ctest itself broke
     counts[failures]=1
   fi
-  local left_out=$((counts[disabled] + counts[skipped]))
+  local not_run=$((counts[disabled] + counts[skipped]))
   failed=$((failed + counts[failures]))
-  skipped=$((skipped + left_out))
-  passed=$((passed + counts[tests] - counts[failures] - left_out))
+  skipped=$((skipped + not_run))
+  passed=$((passed + counts[tests] - counts[failures] - not_run))
+  while read -r name; do
+    left_out+=("$name ($preset)")
+  done < <(not_run_in "$report")
   ((counts[failures] == 0)) || failures+=("${counts[failures]} tests of the preset $preset")
 }
 
@@ -141,11 +150,15 @@ fuzz() {
     -artifact_prefix="build/clang/corpus/$name-" -verbosity=0
 }
 
+# quickstart NAME [ISA]
 quickstart() {
+  local force=()
+  (($# == 1)) || force=(--isa "$2")
   rm -rf "build/quickstart-$1"
-  examples/quickstart/run.sh --no-install --jobs "$jobs" --out "build/quickstart-$1" "${@:2}" |
+  examples/quickstart/run.sh --no-install --jobs "$jobs" --out "build/quickstart-$1" "${force[@]}" |
     tee "build/quickstart-$1.log" || return 1
-  python3 tests/oracles/quickstart_check.py "build/quickstart-$1" "build/quickstart-$1.log"
+  python3 tests/oracles/quickstart_check.py "build/quickstart-$1" "build/quickstart-$1.log" \
+    "${@:2}"
 }
 
 mkdir -p build
@@ -176,6 +189,6 @@ if [[ -n $full ]]; then
   check "Oracle: PEFT" .venv-heavy/bin/python tests/oracles/peft_oracle.py \
     build/release/bin/nibble $model
   check "Quickstart" quickstart auto
-  check "Quickstart on AVX2" quickstart avx2 --isa avx2
+  check "Quickstart on AVX2" quickstart avx2 avx2
 fi
 finish

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "formats/checkpoint_manifest.h"
 #include "model/golden_support.h"
 #include "text/tokenizer.h"
 
@@ -157,15 +158,18 @@ TEST_F(GoldenForward, SumsOfWeights) {
 // A text whose loss tells a wrong rotary embedding (4.861) from a right one; the value was computed
 // in fp32 by numpy, and agrees with llama.cpp on an F32 copy of the weights.
 TEST_F(GoldenForward, ShakespeareThroughTheTokenizer) {
+  // The one file that the value holds for; sha256 in examples/quickstart/get_model.py.
+  const os::MappedFile content(*real_model());
+  if (const std::string hash = formats::xxh3_hex(content.bytes()); hash != "b8951aa641e75aa1") {
+    GTEST_SKIP() << "another model than SmolLM2-135M-Instruct.Q4_1.gguf: XXH3 " << hash;
+  }
   const text::Tokenizer tokenizer(*file_);
   const std::vector<std::int32_t> ids = tokenizer.encode_ids(
       "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, "
       "speak.\n\nFirst Citizen:\nYou are all resolved rather to die than to famish?\n\nAll:\n"
       "Resolved. resolved.\n",
       true);
-  if (ids.size() != 53) {
-    GTEST_SKIP() << "another model than SmolLM2: " << ids.size() << " tokens";
-  }
+  ASSERT_EQ(ids.size(), 53U);
   const std::int64_t starts[] = {0, 52};
   const double loss =
       llama_->loss({std::span(ids).subspan(0, 52), std::span(ids).subspan(1), starts}, nullptr);
