@@ -14,3 +14,4 @@ endfunction()
 
 nibble_table(nibble_rule_files.inc math/rules/rules.def NIBBLE_RULE)
 nibble_table(nibble_format_files.inc math/formats/formats.def NIBBLE_FORMAT)
+nibble_table(nibble_weight_files.inc math/weights/weights.def NIBBLE_WEIGHTS)

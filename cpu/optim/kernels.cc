@@ -6,12 +6,14 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "backend/cpu_backends.h"
 #include "cpu/simd/targets.h"
 #include "math/formats/formats.h"
-#include "math/maps/dynamic8_segments.h"
+#include "math/maps/dynamic8_lines.h"
 #include "math/rules/rules.h"
+#include "math/weights/weights.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/optim/kernels.cc"
@@ -26,10 +28,16 @@ namespace nibble::cpu::HWY_NAMESPACE {
 // clang-format off
 #include "cpu/simd/vec-inl.h"
 #include "cpu/simd/lookup-inl.h"
+#include "cpu/simd/codec-inl.h"
 #include "cpu/simd/int8-inl.h"
+#include "cpu/simd/formats-inl.h"
+#include "cpu/simd/rank1-inl.h"
+#include "cpu/simd/weights-inl.h"
 #include "nibble_rule_files.inc"
-#include "cpu/optim/step-inl.h"
 #include "cpu/optim/reduce-inl.h"
+#include "cpu/optim/step-inl.h"
+#include "cpu/optim/measure-inl.h"
+#include "cpu/optim/tensor-inl.h"
 // clang-format on
 
 inline constexpr backend::Backend kBackend = {
@@ -37,10 +45,13 @@ inline constexpr backend::Backend kBackend = {
     : HWY_TARGET == HWY_AVX3  ? backend::kAvx512Base
                               : backend::kAvx2,
     &step,
+    &measure,
     &sum_leaf,
     &count_nonfinite,
+    &accumulate,
     &quantize,
     &dequantize,
+    &matmul,
 };
 
 }  // namespace nibble::cpu::HWY_NAMESPACE

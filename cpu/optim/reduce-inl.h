@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of squares and counts of non-finite values. Included inside nibble::cpu::HWY_NAMESPACE.
+// Sums of squares, counts of non-finite values, accumulation. Included inside
+// nibble::cpu::HWY_NAMESPACE.
+
+using backend::Source;
 
 // 0 for a finite lane, -1 for another.
 HWY_INLINE VecI nonfinite_lanes(VecF x) {
@@ -8,7 +11,21 @@ HWY_INLINE VecI nonfinite_lanes(VecF x) {
   return hn::VecFromMask(di, hn::Eq(hn::And(hn::BitCast(di, x), exponent), exponent));
 }
 
-backend::LeafSum sum_leaf(const float* x, std::int64_t n) noexcept {
+HWY_INLINE float load_scalar(Source x, std::int64_t i) {
+  return x.is_bf16 ? math::bf16_to_float(static_cast<const math::bf16*>(x.data)[i])
+                   : static_cast<const float*>(x.data)[i];
+}
+
+template <bool kBf16>
+HWY_INLINE VecF load_vec(const void* x, std::int64_t i) {
+  if constexpr (kBf16) {
+    return bf16_to_float(static_cast<const std::uint16_t*>(x) + i);
+  } else {
+    return hn::LoadU(TagF(), static_cast<const float*>(x) + i);
+  }
+}
+
+backend::LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept {
   constexpr std::int64_t kAccumulators = 16;
   using TagD = hn::ScalableTag<double>;
   using TagH = hn::Rebind<float, TagD>;
@@ -22,9 +39,11 @@ backend::LeafSum sum_leaf(const float* x, std::int64_t n) noexcept {
   }
   for (std::int64_t i = 0; i < n; i += kAccumulators) {
     alignas(64) float group[kAccumulators] = {};
-    const float* from = x + i;
-    if (i + kAccumulators > n) {
-      std::memcpy(group, from, static_cast<std::size_t>(n - i) * sizeof(float));
+    const auto* from = static_cast<const float*>(x.data) + first + i;
+    if (x.is_bf16 || i + kAccumulators > n) {
+      for (std::int64_t j = 0; j < std::min(kAccumulators, n - i); ++j) {
+        group[j] = load_scalar(x, first + i + j);
+      }
       from = group;
     }
     for (std::int64_t v = 0; v < kAccumulators / kLanes; ++v) {
@@ -46,7 +65,8 @@ backend::LeafSum sum_leaf(const float* x, std::int64_t n) noexcept {
 }
 
 // The counters have 32 bits, hence the outer loop.
-std::int64_t count_nonfinite(const float* x, std::int64_t n, float scale) noexcept {
+template <bool kBf16>
+std::int64_t count_nonfinite_of(Source x, std::int64_t first, std::int64_t n, float scale) {
   constexpr std::int64_t kRun = std::int64_t{1} << 30;
   const TagF df;
   const VecF by = hn::Set(df, scale);
@@ -56,12 +76,36 @@ std::int64_t count_nonfinite(const float* x, std::int64_t n, float scale) noexce
     VecI bad = hn::Zero(TagI());
     const std::int64_t end = std::min(n, i + kRun);
     for (; i + kLanes <= end; i += kLanes) {
-      bad = hn::Sub(bad, nonfinite_lanes(hn::Mul(hn::LoadU(df, x + i), by)));
+      bad = hn::Sub(bad, nonfinite_lanes(hn::Mul(load_vec<kBf16>(x.data, first + i), by)));
     }
     count += hn::GetLane(hn::SumOfLanes(TagI(), bad));
   }
   for (; i < n; ++i) {
-    count += math::is_finite_bits(std::bit_cast<std::uint32_t>(x[i] * scale)) ? 0 : 1;
+    const float value = load_scalar(x, first + i) * scale;
+    count += math::is_finite_bits(std::bit_cast<std::uint32_t>(value)) ? 0 : 1;
   }
   return count;
+}
+
+std::int64_t count_nonfinite(Source x, std::int64_t first, std::int64_t n, float scale) noexcept {
+  return x.is_bf16 ? count_nonfinite_of<true>(x, first, n, scale)
+                   : count_nonfinite_of<false>(x, first, n, scale);
+}
+
+template <bool kBf16>
+void accumulate_of(Source x, std::int64_t first, std::int64_t n, float scale, float* out) {
+  const TagF df;
+  const VecF by = hn::Set(df, scale);
+  std::int64_t i = first;
+  for (; i + kLanes <= first + n; i += kLanes) {
+    hn::StoreU(hn::MulAdd(load_vec<kBf16>(x.data, i), by, hn::LoadU(df, out + i)), df, out + i);
+  }
+  for (; i < first + n; ++i) {
+    out[i] = math::fma(load_scalar(x, i), scale, out[i]);
+  }
+}
+
+void accumulate(Source x, std::int64_t first, std::int64_t n, float scale, float* out) noexcept {
+  return x.is_bf16 ? accumulate_of<true>(x, first, n, scale, out)
+                   : accumulate_of<false>(x, first, n, scale, out);
 }

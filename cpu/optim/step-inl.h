@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The step over a range, and quantisation. Included inside nibble::cpu::HWY_NAMESPACE.
+// The step over a range: a block is staged in L1 as floats, decoded, updated and encoded. Included
+// inside nibble::cpu::HWY_NAMESPACE.
+
+using backend::Form;
 
 inline constexpr std::int64_t kPrefetchElements = 1024;
 inline constexpr std::int64_t kCacheLine = 64;
+inline constexpr int kStageRows = 2 + math::kMaxStates;
 
-using DecodeFn = void (*)(const std::uint8_t*, float, std::int64_t, float*);
+using DecodeFn = void (*)(const std::uint8_t*, const float*, std::int64_t, float*);
 using EncodeFn = void (*)(const float*, std::int64_t, std::uint32_t, math::Rounding, std::uint8_t*,
                           float*);
+using DecodeWeightsFn = void (*)(const math::WeightBlock&, std::int64_t, float*);
+using EncodeWeightsFn = void (*)(const math::WeightBlock&, const float*, std::int64_t,
+                                 const math::RandomStream&, std::int64_t);
 
 // By format and sign.
 inline constexpr DecodeFn kDecode[][2] = {
@@ -21,147 +28,285 @@ inline constexpr EncodeFn kEncode[][2] = {
 #include "math/formats/formats.def"
 #undef NIBBLE_FORMAT
 };
+inline constexpr DecodeWeightsFn kDecodeWeights[] = {
+#define NIBBLE_WEIGHTS(id, name, Type) WeightCodec<math::Type>::decode,
+#include "math/weights/weights.def"
+#undef NIBBLE_WEIGHTS
+};
+inline constexpr EncodeWeightsFn kEncodeWeights[] = {
+#define NIBBLE_WEIGHTS(id, name, Type) WeightCodec<math::Type>::encode,
+#include "math/weights/weights.def"
+#undef NIBBLE_WEIGHTS
+};
 
-// One vector of elements. `largest` collects the magnitudes of each state, as integers.
-template <class Rule>
-HWY_INLINE void step_vec(const Vec* terms, Vec scale, float* weights, const float* grads,
-                         float* const* states, VecI* largest) {
-  const TagF df;
-  Vec state[Rule::kStates];
-  for (int s = 0; s < Rule::kStates; ++s) {
-    state[s].raw = hn::LoadU(df, states[s]);
-  }
-  const Vec grad = Vec{hn::LoadU(df, grads)} * scale;
-  const Vec weight = Rule::apply(terms, Vec{hn::LoadU(df, weights)}, grad, state);
-  hn::StoreU(weight.raw, df, weights);
-  for (int s = 0; s < Rule::kStates; ++s) {
-    hn::StoreU(state[s].raw, df, states[s]);
-    const VecI magnitude = hn::And(hn::BitCast(TagI(), state[s].raw), hn::Set(TagI(), 0x7fffffff));
-    largest[s] = hn::Max(largest[s], magnitude);
-  }
-}
+constexpr std::int64_t whole_groups(std::int64_t n) { return (n + kGroup - 1) / kGroup * kGroup; }
 
-template <class Rule>
-HWY_INLINE void step_elements(const backend::StepTask& task, float* weights, const float* grads,
-                              float* const* states, std::int64_t n, std::uint32_t* largest) {
-  const TagF df;
-  VecI largest_lanes[Rule::kStates];
-  for (int s = 0; s < Rule::kStates; ++s) {
-    largest_lanes[s] = hn::Zero(TagI());
-  }
-  Vec terms[Rule::kTerms];
-  for (int t = 0; t < Rule::kTerms; ++t) {
-    terms[t].raw = hn::Set(df, task.terms[t]);
-  }
-  const Vec scale{hn::Set(df, task.grad_scale)};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    float* at[Rule::kStates];
-    for (int s = 0; s < Rule::kStates; ++s) {
-      at[s] = states[s] + i;
-    }
-    step_vec<Rule>(terms, scale, weights + i, grads + i, at, largest_lanes);
-  }
-  for (int s = 0; s < Rule::kStates; ++s) {
-    const VecI lanes = hn::MaxOfLanes(TagI(), largest_lanes[s]);
-    largest[s] = static_cast<std::uint32_t>(hn::GetLane(lanes));
-  }
-  if (i < n) {  // the tail, through padded copies
-    VecI padded_largest[Rule::kStates] = {};
-    const auto bytes = static_cast<std::size_t>(n - i) * sizeof(float);
-    alignas(64) float padded[2 + Rule::kStates][kLanes] = {};
-    float* at[Rule::kStates];
-    std::memcpy(padded[0], weights + i, bytes);
-    std::memcpy(padded[1], grads + i, bytes);
-    for (int s = 0; s < Rule::kStates; ++s) {
-      at[s] = padded[2 + s];
-      std::memcpy(at[s], states[s] + i, bytes);
-    }
-    step_vec<Rule>(terms, scale, padded[0], padded[1], at, padded_largest);
-    std::memcpy(weights + i, padded[0], bytes);
-    for (int s = 0; s < Rule::kStates; ++s) {
-      std::memcpy(states[s] + i, at[s], bytes);
-      largest[s] = std::max(largest[s], largest_bits_of_tail(at[s], n - i));
-    }
-  }
-}
+// Room for one block, a row each for weights, gradients and states. The rows' distance is no
+// multiple of a page, or the cache would map them onto each other.
+class Stage {
+ public:
+  HWY_INLINE explicit Stage(std::int64_t block) : stride_(whole_groups(block) + kGroup / 4) {}
+  HWY_INLINE float* weights() { return rows_; }
+  HWY_INLINE float* grads() { return rows_ + stride_; }
+  HWY_INLINE float* state(int s) { return rows_ + (2 + s) * stride_; }
+
+ private:
+  std::int64_t stride_;
+  alignas(64) float rows_[kStageRows * (math::kMaxBlock + kGroup)];
+};
+
+// One block: where its floats are, in the stage or in place.
+struct Block {
+  std::int64_t begin, n;
+  float* weights;
+  const float* grads;
+  float* states[math::kMaxStates];
+};
 
 // The passes over a block are too long for the core to look past them by itself.
-HWY_INLINE void prefetch(const void* from, std::int64_t bytes) {
+inline void prefetch(const void* from, std::int64_t bytes) {
   const char* p = static_cast<const char*>(from);
   for (std::int64_t i = 0; i < bytes; i += kCacheLine) {
     __builtin_prefetch(p + i);
   }
 }
 
-template <class Rule>
-void step_blocks(const backend::StepTask& task, std::int64_t first, std::int64_t last) {
-  alignas(64) float stage[Rule::kStates][math::kMaxBlock];
-  float* states[Rule::kStates];
-  for (std::int64_t begin = first; begin < last; begin += task.block) {
-    const std::int64_t n = std::min(task.block, last - begin);
-    const std::int64_t block = begin / task.block;
-    const bool ahead = begin + kPrefetchElements + n <= last;
-    for (int s = 0; s < Rule::kStates; ++s) {
-      const backend::StateView& view = task.state[s];
-      const math::FormatInfo& format = math::kFormats[view.format];
-      std::uint8_t* data = view.data + format.packed_bytes(begin);
-      if (format.block_wise) {
-        states[s] = stage[s];
-        kDecode[view.format][Rule::kState[s].is_signed](data, view.absmax[block], n, stage[s]);
-      } else {
-        states[s] = reinterpret_cast<float*>(data);
-      }
-      if (ahead) {
-        prefetch(data + format.packed_bytes(kPrefetchElements), format.packed_bytes(n));
-      }
+inline void copy_padded(const float* from, std::int64_t n, float* to) {
+  std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
+  std::fill(to + n, to + whole_groups(n), 0.0F);
+}
+
+inline math::WeightBlock weight_block(const backend::StepTask& task, std::int64_t begin) {
+  const math::WeightInfo& info = math::kWeights[task.weights.format];
+  const backend::WeightView& w = task.weights;
+  return {w.data + begin * (info.bits / 8),
+          w.extra != nullptr ? w.extra + begin * (info.extra_bits / 8) : nullptr,
+          w.scale != nullptr ? w.scale + begin / task.block : nullptr};
+}
+
+// Where weights are floats in memory, if they are.
+inline float* weights_in_memory(const backend::StepTask& task, std::int64_t begin) {
+  switch (math::kWeights[task.weights.format].in_place) {
+    case math::WeightsInPlace::kWeights:
+      return reinterpret_cast<float*>(task.weights.data) + begin;
+    case math::WeightsInPlace::kExtra:
+      return reinterpret_cast<float*>(task.weights.extra) + begin;
+    default:
+      return nullptr;
+  }
+}
+
+inline bool is_rank1(const backend::StateView& view, bool is_signed) {
+  return math::kFormats[view.format].scale(is_signed) == math::Scale::kRank1;
+}
+
+// Floats of the block's weights; `in_place` where the memory itself serves.
+inline float* load_weights(const backend::StepTask& task, std::int64_t begin, std::int64_t n,
+                           bool in_place, float* stage) {
+  if (task.form == Form::kDirection && !in_place) {
+    return stage;
+  }
+  float* memory = weights_in_memory(task, begin);
+  if (memory != nullptr && in_place) {
+    return memory;
+  }
+  if (memory != nullptr) {
+    copy_padded(memory, n, stage);
+  } else {
+    kDecodeWeights[task.weights.format](weight_block(task, begin), n, stage);
+    std::fill(stage + n, stage + whole_groups(n), 0.0F);
+  }
+  return stage;
+}
+
+inline const float* load_grads(const backend::StepTask& task, std::int64_t begin, std::int64_t n,
+                               bool in_place, float* stage) {
+  if (task.grads.is_bf16) {
+    decode_bf16(static_cast<const math::bf16*>(task.grads.data) + begin, n, stage);
+    std::fill(stage + n, stage + whole_groups(n), 0.0F);
+    return stage;
+  }
+  const float* memory = static_cast<const float*>(task.grads.data) + begin;
+  if (in_place) {
+    return memory;
+  }
+  copy_padded(memory, n, stage);
+  return stage;
+}
+
+inline float* load_state(const backend::StepTask& task, int s, bool is_signed, std::int64_t begin,
+                         std::int64_t n, bool in_place, float* stage) {
+  const backend::StateView& view = task.state[s];
+  const math::FormatInfo& format = math::kFormats[view.format];
+  if (view.data == nullptr) {
+    std::fill(stage, stage + whole_groups(n), 0.0F);
+    return stage;
+  }
+  std::uint8_t* codes = view.data + format.packed_bytes(begin);
+  if (format.decode == nullptr) {
+    auto* memory = reinterpret_cast<float*>(codes);
+    if (in_place) {
+      return memory;
     }
-    if (ahead) {
-      prefetch(task.weights + begin + kPrefetchElements, n * 4);
-      prefetch(task.grads + begin + kPrefetchElements, n * 4);
+    copy_padded(memory, n, stage);
+  } else if (is_rank1(view, is_signed)) {
+    decode_rank1(view.rank1.row, view.rank1.column, task.columns, begin, n, codes, stage);
+  } else {
+    const float* scale = view.scale != nullptr ? view.scale + begin / task.block : nullptr;
+    kDecode[view.format][is_signed](codes, scale, n, stage);
+  }
+  return stage;
+}
+
+// In place only where the block is whole groups: then there is no tail to care for.
+inline Block load_block(const backend::StepTask& task, const math::RuleInfo& rule,
+                        std::int64_t begin, std::int64_t n, bool in_place, Stage& stage) {
+  Block block{begin, n, nullptr, nullptr, {}};
+  for (int s = 0; s < rule.states; ++s) {
+    block.states[s] =
+        load_state(task, s, rule.state[s].is_signed, begin, n, in_place, stage.state(s));
+  }
+  block.weights = load_weights(task, begin, n, in_place, stage.weights());
+  block.grads = load_grads(task, begin, n, in_place, stage.grads());
+  return block;
+}
+
+inline void store_weights(const backend::StepTask& task, const Block& block) {
+  float* memory = weights_in_memory(task, block.begin);
+  if (memory != nullptr && memory != block.weights) {
+    std::memcpy(memory, block.weights, static_cast<std::size_t>(block.n) * sizeof(float));
+  }
+  if (kEncodeWeights[task.weights.format] != nullptr) {
+    kEncodeWeights[task.weights.format](weight_block(task, block.begin), block.weights, block.n,
+                                        task.random, block.begin);
+  }
+}
+
+inline void store_state(const backend::StepTask& task, int s, bool is_signed, const Block& block,
+                        std::uint32_t largest) {
+  const backend::StateView& view = task.state[s];
+  const math::FormatInfo& format = math::kFormats[view.format];
+  if (view.data == nullptr) {
+    return;
+  }
+  std::uint8_t* codes = view.data + format.packed_bytes(block.begin);
+  if (format.encode == nullptr) {
+    if (reinterpret_cast<float*>(codes) != block.states[s]) {
+      std::memcpy(codes, block.states[s], static_cast<std::size_t>(block.n) * sizeof(float));
     }
-    std::uint32_t largest[Rule::kStates];
-    step_elements<Rule>(task, task.weights + begin, task.grads + begin, states, n, largest);
+  } else if (is_rank1(view, is_signed)) {
+    encode_rank1(view.rank1.next_row, view.rank1.next_column, task.columns, block.begin, block.n,
+                 block.states[s], codes);
+  } else {
+    float* scale = view.scale != nullptr ? view.scale + block.begin / task.block : nullptr;
+    kEncode[view.format][is_signed](block.states[s], block.n, largest, task.rounding, codes, scale);
+  }
+}
+
+// `largest` collects the bits of the largest magnitude of each state.
+template <class Rule, Form kForm>
+void apply_rule(const backend::StepTask& task, const Block& block, std::uint32_t* largest) {
+  const TagF df;
+  const TagI di;
+  Vec terms[Rule::kTerms];
+  for (int t = 0; t < Rule::kTerms; ++t) {
+    terms[t].raw = hn::Set(df, task.terms[t]);
+  }
+  const Vec step{hn::Set(df, task.terms[math::kMinusStep] * task.step_scale)};
+  const Vec scale{hn::Set(df, task.grad_scale)};
+  const Vec keep{hn::Set(df, task.keep)};
+  const Vec decay{hn::Set(df, task.decay)};
+  VecI largest_lanes[Rule::kStates];
+  for (int s = 0; s < Rule::kStates; ++s) {
+    largest_lanes[s] = hn::Zero(di);
+  }
+  const std::int64_t padded = whole_groups(block.n);
+  for (std::int64_t i = 0; i < padded; i += kLanes) {
+    Vec state[Rule::kStates];
     for (int s = 0; s < Rule::kStates; ++s) {
-      const backend::StateView& view = task.state[s];
-      const math::FormatInfo& format = math::kFormats[view.format];
-      if (format.block_wise) {
-        kEncode[view.format][Rule::kState[s].is_signed](stage[s], n, largest[s], task.rounding,
-                                                        view.data + format.packed_bytes(begin),
-                                                        &view.absmax[block]);
-      }
+      state[s].raw = hn::LoadU(df, block.states[s] + i);
+    }
+    Vec grad = Vec{hn::LoadU(df, block.grads + i)} * scale;
+    Vec weight{hn::Zero(df)};
+    if constexpr (kForm != Form::kDirection) {
+      weight.raw = hn::LoadU(df, block.weights + i);
+    }
+    if constexpr (kForm == Form::kDecayIntoGradient) {
+      grad = fma(decay, weight, grad);
+    }
+    const Vec direction = Rule::direction(terms, grad, state);
+    if constexpr (kForm == Form::kDirection) {
+      weight = direction;
+    } else if constexpr (kForm == Form::kDecayBefore) {
+      weight = fma(step, direction, weight * keep);
+    } else {
+      weight = fma(step, direction, weight);
+    }
+    if constexpr (kForm == Form::kDecayAfter) {
+      weight = weight * keep;
+    }
+    hn::StoreU(weight.raw, df, block.weights + i);
+    for (int s = 0; s < Rule::kStates; ++s) {
+      hn::StoreU(state[s].raw, df, block.states[s] + i);
+      const VecI magnitude = hn::And(hn::BitCast(di, state[s].raw), hn::Set(di, 0x7fffffff));
+      largest_lanes[s] = hn::Max(largest_lanes[s], magnitude);
     }
   }
+  for (int s = 0; s < Rule::kStates; ++s) {
+    largest[s] = block.n == padded
+                     ? static_cast<std::uint32_t>(hn::GetLane(hn::MaxOfLanes(di, largest_lanes[s])))
+                     : largest_bits(block.states[s], block.n);
+  }
+}
+
+using ApplyFn = void (*)(const backend::StepTask&, const Block&, std::uint32_t*);
+
+// By rule and form: the only code that grows with the rules.
+inline constexpr ApplyFn kApply[][4] = {
+#define NIBBLE_RULE(id, name, Type)                                             \
+  {&apply_rule<Type, Form::kDecayBefore>, &apply_rule<Type, Form::kDecayAfter>, \
+   &apply_rule<Type, Form::kDecayIntoGradient>, &apply_rule<Type, Form::kDirection>},
+#include "math/rules/rules.def"
+#undef NIBBLE_RULE
+};
+
+inline void prefetch_block(const backend::StepTask& task, const math::RuleInfo& rule,
+                           std::int64_t begin, std::int64_t n) {
+  for (int s = 0; s < rule.states; ++s) {
+    const backend::StateView& view = task.state[s];
+    const math::FormatInfo& format = math::kFormats[view.format];
+    if (view.data != nullptr) {
+      prefetch(view.data + format.packed_bytes(begin), format.packed_bytes(n));
+    }
+  }
+  const math::WeightInfo& info = math::kWeights[task.weights.format];
+  prefetch(task.weights.data + begin * (info.bits / 8), n * (info.bits / 8));
+  if (info.extra_bits > 0) {
+    prefetch(task.weights.extra + begin * (info.extra_bits / 8), n * (info.extra_bits / 8));
+  }
+  const std::int64_t grad_bytes = task.grads.is_bf16 ? 2 : 4;
+  prefetch(static_cast<const char*>(task.grads.data) + begin * grad_bytes, n * grad_bytes);
 }
 
 void step(const backend::StepTask& task, std::int64_t first, std::int64_t last) noexcept {
-  using StepFn = void (*)(const backend::StepTask&, std::int64_t, std::int64_t);
-  static constexpr StepFn kSteps[] = {
-#define NIBBLE_RULE(id, name, Type) &step_blocks<Type>,
-#include "math/rules/rules.def"
-#undef NIBBLE_RULE
-  };
-  if (task.skip_nonfinite) {  // rare: only steps that hold a non-finite gradient
+  if (task.skip_nonfinite || task.stats != nullptr) {  // rare
     backend::reference_backend().step(task, first, last);
     return;
   }
-  kSteps[task.rule](task, first, last);
-}
-
-void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
-              math::Rounding rounding, std::uint8_t* codes, float* absmax) noexcept {
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    const std::int64_t count = std::min(block, n - begin);
-    kEncode[format][is_signed](x + begin, count, largest_bits(x + begin, count), rounding,
-                               codes + math::kFormats[format].packed_bytes(begin),
-                               absmax + begin / block);
-  }
-}
-
-void dequantize(const std::uint8_t* codes, const float* absmax, std::int64_t n, std::int64_t block,
-                int format, bool is_signed, float* out) noexcept {
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    kDecode[format][is_signed](codes + math::kFormats[format].packed_bytes(begin),
-                               absmax[begin / block], std::min(block, n - begin), out + begin);
+  const math::RuleInfo& rule = math::kRules[task.rule];
+  const ApplyFn apply = kApply[task.rule][static_cast<int>(task.form)];
+  Stage stage(task.block);
+  for (std::int64_t begin = first; begin < last; begin += task.block) {
+    const std::int64_t n = std::min(task.block, last - begin);
+    const Block block = load_block(task, rule, begin, n, n % kGroup == 0, stage);
+    if (begin + kPrefetchElements + n <= last) {
+      prefetch_block(task, rule, begin + kPrefetchElements, n);
+    }
+    std::uint32_t largest[math::kMaxStates];
+    apply(task, block, largest);
+    store_weights(task, block);
+    for (int s = 0; s < rule.states; ++s) {
+      store_state(task, s, rule.state[s].is_signed, block, largest[s]);
+    }
   }
 }

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// math::Int8 for SIMD: the same bits as its scalar functions, 64 elements at a time.
+// math::Int8 for SIMD: the same bits as its scalar functions, a group at a time.
 // Included inside nibble::cpu::HWY_NAMESPACE.
 
-inline constexpr std::int64_t kGroup = 64;
-inline constexpr std::int64_t kGroupVecs = kGroup / kLanes;
-
-// Where each decade's slope, offset and top are found.
+// Where each decade's slope, offset and last code are found.
 #if HWY_TARGET == HWY_AVX2
 
 struct DecadeTables {
-  alignas(32) float slope[8], offset[8], top[8];
+  alignas(32) float slope[8], offset[8], last[8];
   float threshold[8];
 };
 
-constexpr DecadeTables make_decades(const math::Dynamic8Segments& segments) {
+constexpr DecadeTables make_decades(const math::Dynamic8Lines& lines) {
   DecadeTables out{};
   for (std::size_t d = 0; d < 8; ++d) {
-    out.slope[d] = segments.slope[d], out.offset[d] = segments.offset[d];
-    out.top[d] = segments.top[d], out.threshold[d] = segments.threshold[d];
+    out.slope[d] = lines.slope[d], out.offset[d] = lines.offset[d];
+    out.last[d] = lines.last[d], out.threshold[d] = lines.threshold[d];
   }
   return out;
 }
@@ -25,7 +22,7 @@ constexpr DecadeTables make_decades(const math::Dynamic8Segments& segments) {
 struct Decades {
   HWY_INLINE explicit Decades(const DecadeTables& from) : tables(from) {}
 
-  // min(a * slope + offset, top) of a's decade: the number of thresholds below a.
+  // min(a * slope + offset, last) of a's decade: the number of thresholds below a.
   HWY_INLINE VecF position(VecF a) const {
     const TagI di;
     VecI decade = hn::Zero(di);
@@ -34,7 +31,7 @@ struct Decades {
       decade = hn::Sub(decade, hn::BitCast(di, hn::VecFromMask(TagF(), above)));
     }
     const VecF t = hn::MulAdd(a, lookup8(tables.slope, decade), lookup8(tables.offset, decade));
-    return hn::Min(t, lookup8(tables.top, decade));
+    return hn::Min(t, lookup8(tables.last, decade));
   }
 
   const DecadeTables& tables;
@@ -47,23 +44,23 @@ struct Decades {
 struct DecadeTables {
   alignas(64) float threshold[32];
   alignas(64) std::int32_t decade[32];  // below the threshold
-  alignas(64) float slope[16], offset[16], top[16];
+  alignas(64) float slope[16], offset[16], last[16];
 };
 
-constexpr DecadeTables make_decades(const math::Dynamic8Segments& segments) {
+constexpr DecadeTables make_decades(const math::Dynamic8Lines& lines) {
   DecadeTables out{};
   for (std::size_t k = 0; k < 32; ++k) {
     const float low = std::bit_cast<float>(static_cast<std::uint32_t>(96 + k) << 23);
     std::size_t decade = 0;
-    while (decade < math::kDynamic8Decades && segments.threshold[decade] < low) {
+    while (decade < math::kDynamic8Decades && lines.threshold[decade] < low) {
       ++decade;
     }
     out.decade[k] = static_cast<std::int32_t>(decade);
-    out.threshold[k] = segments.threshold[decade];  // of the last decade: +infinity
+    out.threshold[k] = lines.threshold[decade];  // of the last decade: +infinity
   }
   for (std::size_t d = 0; d < 16; ++d) {
-    out.slope[d] = segments.slope[d % 8], out.offset[d] = segments.offset[d % 8];
-    out.top[d] = segments.top[d % 8];
+    out.slope[d] = lines.slope[d % 8], out.offset[d] = lines.offset[d % 8];
+    out.last[d] = lines.last[d % 8];
   }
   return out;
 }
@@ -76,7 +73,7 @@ struct Decades {
         decade_high(hn::Load(TagI(), from.decade + 16)),
         slope(hn::Load(TagF(), from.slope)),
         offset(hn::Load(TagF(), from.offset)),
-        top(hn::Load(TagF(), from.top)) {}
+        last(hn::Load(TagF(), from.last)) {}
 
   HWY_INLINE VecF position(VecF a) const {
     const TagI di;
@@ -86,73 +83,97 @@ struct Decades {
     const VecI below = lookup32(decade_low, decade_high, exponent);
     const VecI decade = hn::IfThenElse(above, hn::Add(below, hn::Set(di, 1)), below);
     const VecF t = hn::MulAdd(a, lookup16(slope, decade), lookup16(offset, decade));
-    return hn::Min(t, lookup16(top, decade));
+    return hn::Min(t, lookup16(last, decade));
   }
 
   VecF threshold_low, threshold_high;
   VecI decade_low, decade_high;
-  VecF slope, offset, top;
+  VecF slope, offset, last;
 };
 
 #endif
 
 template <bool kSigned>
 struct Int8Encoder {
-  static constexpr const math::Dynamic8Segments& kSegments =
-      kSigned ? math::kSegmentsSigned : math::kSegmentsUnsigned;
-  static constexpr DecadeTables kTables = make_decades(kSegments);
-  static constexpr float kRoundingBias = 0x1p23F;  // t + 2^23 holds round(t) in its low bits
+  static constexpr const math::Dynamic8Lines& kLines =
+      kSigned ? math::kLinesSigned : math::kLinesUnsigned;
+  static constexpr DecadeTables kTables = make_decades(kLines);
+  static constexpr const math::CodeMap& kMap = math::Int8::map(kSigned);
 
   Decades decades{kTables};
   VecF reciprocal;
-  float scalar_reciprocal;
-  math::Rounding rounding;
+  math::BlockScale scale;
 
-  HWY_INLINE Int8Encoder(float r, math::Rounding how)
-      : reciprocal(hn::Set(TagF(), r)), scalar_reciprocal(r), rounding(how) {}
+  HWY_INLINE explicit Int8Encoder(math::BlockScale by)
+      : reciprocal(hn::Set(TagF(), by.reciprocal)), scale(by) {}
 
-  // One vector of finite values: the position among the codes of their magnitudes, whose nearest
-  // integer is the code, and the codes.
-  template <bool kSafe>
-  HWY_INLINE VecI codes_of(VecF x, VecF& t) const {
+  // Rounding::kSafe: the nearest integer on the line is the code.
+  HWY_INLINE VecI safe_codes(VecF x) const {
     const TagF df;
     const TagI di;
-    const VecF bias = hn::Set(df, kRoundingBias);
-    const VecF smallest = hn::Set(df, 0x1p-30F);  // keeps the exponent in the table
+    const VecF to_integer = hn::Set(df, math::kToInteger);
+    const VecF scaled = hn::Mul(x, reciprocal);
+    if constexpr (kSigned) {
+      const VecF smallest = hn::Set(df, 0x1p-30F);  // keeps the exponent in the table
+      const VecF limited = hn::Max(scaled, hn::Set(df, kMap.value[0]));
+      const VecF t = decades.position(hn::Max(hn::Abs(limited), smallest));
+      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
+      const VecI sign = hn::ShiftRight<31>(hn::BitCast(di, x));  // 0 or -1
+      const VecI zero_code = hn::Set(di, kMap.zero);
+      return hn::Add(hn::Xor(k, sign), hn::Sub(zero_code, sign));  // zero_code + k or - k
+    } else {
+      const VecF t = decades.position(hn::Max(scaled, hn::Set(df, kMap.value[1])));
+      const auto positive = hn::RebindMask(di, hn::Gt(x, hn::Zero(df)));
+      return hn::IfThenElseZero(positive, hn::BitCast(di, hn::Add(t, to_integer)));
+    }
+  }
+
+  // Rounding::kNearest, but for what lies near a bound; t: the position whose nearest integer it
+  // is.
+  HWY_INLINE VecI nearest_codes(VecF x, VecF& t) const {
+    const TagF df;
+    const TagI di;
+    const VecF to_integer = hn::Set(df, math::kToInteger);
+    const VecF smallest = hn::Set(df, 0x1p-30F);
     const VecF scaled = hn::Mul(x, reciprocal);
     if constexpr (kSigned) {
       // A tie goes to the lower code: to the larger magnitude if x is negative. One unit in the
       // last place more makes "above the bound" mean "at or above" there.
-      const VecI sign = hn::ShiftRight<31>(hn::BitCast(di, x));  // 0 or -1
-      const VecF limited = hn::Max(scaled, hn::Set(df, math::kDynamic8Signed.value[0]));
+      const VecI sign = hn::ShiftRight<31>(hn::BitCast(di, x));
+      const VecF limited = hn::Max(scaled, hn::Set(df, kMap.value[0]));
       const VecI nudged = hn::Sub(hn::BitCast(di, hn::Abs(limited)), sign);
       t = decades.position(hn::Max(hn::BitCast(df, nudged), smallest));
-      const VecI k = hn::BitCast(di, hn::Add(t, bias));
-      const VecI zero_code = hn::Set(di, math::kDynamic8Signed.zero);
-      return hn::Add(hn::Xor(k, sign), hn::Sub(zero_code, sign));  // zero_code + k or - k
+      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
+      return hn::Add(hn::Xor(k, sign), hn::Sub(hn::Set(di, kMap.zero), sign));
     } else {
       const VecF a = hn::Max(scaled, smallest);
       t = hn::Max(decades.position(a), hn::Set(df, 1.0F));
-      const VecI k = hn::BitCast(di, hn::Add(t, bias));
-      const auto nonzero =
-          kSafe ? hn::Gt(x, hn::Zero(df)) : hn::Gt(a, hn::Set(df, kSegments.zero_bound));
+      const auto nonzero = hn::Gt(a, hn::Set(df, kLines.zero_bound));
+      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
       return hn::IfThenElseZero(hn::RebindMask(di, nonzero), k);
     }
   }
 
-  template <bool kSafe>
+  template <math::Rounding kRounding>
   HWY_INLINE void encode_group(const float* x, std::uint8_t* codes) const {
-    VecF t[kGroupVecs];
     VecI code[kGroupVecs];
-    VecF farthest = hn::Zero(TagF());
-    for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-      code[v] = codes_of<kSafe>(hn::LoadU(TagF(), x + v * kLanes), t[v]);
-      farthest = max_fraction(farthest, t[v]);
-    }
-    store_low_bytes(code, codes);
-    const VecF limit = hn::Set(TagF(), 0.5F - math::kTieWindow);
-    if (HWY_UNLIKELY(!hn::AllFalse(TagF(), hn::Gt(farthest, limit)))) {
-      settle_ties(x, t, codes);
+    if constexpr (kRounding == math::Rounding::kSafe) {
+      for (std::int64_t v = 0; v < kGroupVecs; ++v) {
+        code[v] = safe_codes(hn::LoadU(TagF(), x + v * kLanes));
+      }
+      store_low_bytes(code, codes);
+    } else {
+      VecF t[kGroupVecs];
+      VecF farthest = hn::Zero(TagF());
+      for (std::int64_t v = 0; v < kGroupVecs; ++v) {
+        code[v] = nearest_codes(hn::LoadU(TagF(), x + v * kLanes), t[v]);
+        farthest = max_fraction(farthest, t[v]);
+      }
+      store_low_bytes(code, codes);
+      const VecF limit = hn::Set(TagF(), 0.5F - math::kTieWindow);
+      if (HWY_UNLIKELY(!hn::AllFalse(TagF(), hn::Gt(farthest, limit)))) {
+        settle_ties(x, t, codes);
+      }
     }
   }
 
@@ -165,123 +186,42 @@ struct Int8Encoder {
     for (std::int64_t i = 0; i < kGroup; ++i) {
       const float fraction = position[i] - static_cast<float>(static_cast<int>(position[i]));
       if (fraction - 0.5F < math::kTieWindow && 0.5F - fraction < math::kTieWindow) {
-        codes[i] =
-            math::Int8::encode_one(math::Int8::map(kSigned), x[i], scalar_reciprocal, rounding);
+        codes[i] = math::Int8::encode_one(kMap, x[i], scale, math::Rounding::kNearest);
       }
-    }
-  }
-
-  template <bool kSafe>
-  HWY_INLINE void encode(const float* x, std::int64_t n, std::uint8_t* codes) const {
-    std::int64_t i = 0;
-    for (; i + kGroup <= n; i += kGroup) {
-      encode_group<kSafe>(x + i, codes + i);
-    }
-    if (i < n) {
-      alignas(64) float padded[kGroup] = {};
-      std::uint8_t out[kGroup];
-      std::memcpy(padded, x + i, static_cast<std::size_t>(n - i) * sizeof(float));
-      encode_group<kSafe>(padded, out);
-      std::memcpy(codes + i, out, static_cast<std::size_t>(n - i));
-    }
-  }
-};
-
-inline std::uint32_t largest_bits_of_tail(const float* x, std::int64_t n) {
-  std::uint32_t largest = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    largest = std::max(largest, std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffU);
-  }
-  return largest;
-}
-
-// The bits of the largest |x|; NaN and infinity are larger than every finite value.
-HWY_INLINE std::uint32_t largest_bits(const float* x, std::int64_t n) {
-  const TagI di;
-  const VecI magnitude = hn::Set(di, 0x7fffffff);
-  VecI a = hn::Zero(di);
-  VecI b = hn::Zero(di);
-  std::int64_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    a = hn::Max(a, hn::And(magnitude, hn::BitCast(di, hn::LoadU(TagF(), x + i))));
-    b = hn::Max(b, hn::And(magnitude, hn::BitCast(di, hn::LoadU(TagF(), x + i + kLanes))));
-  }
-  auto largest = static_cast<std::uint32_t>(hn::GetLane(hn::MaxOfLanes(di, hn::Max(a, b))));
-  return std::max(largest, largest_bits_of_tail(x + i, n - i));
-}
-
-// What the block loop needs of a format; the primary template serves a format that has only its
-// scalar functions.
-//
-// encode() is told the bits of the block's largest |x| (largest_bits), which the step has at hand.
-template <class Format, bool kSigned>
-struct Codec {
-  static void decode(const std::uint8_t* codes, float absmax, std::int64_t n, float* out) {
-    if constexpr (Format::kBlockWise) {
-      Format::decode(kSigned, codes, absmax, n, out);
-    }
-  }
-  static void encode(const float* x, std::int64_t n, std::uint32_t, math::Rounding rounding,
-                     std::uint8_t* codes, float* absmax) {
-    if constexpr (Format::kBlockWise) {
-      Format::encode(kSigned, x, n, rounding, codes, absmax);
     }
   }
 };
 
 template <bool kSigned>
-struct Codec<math::Int8, kSigned> {
-  static void decode(const std::uint8_t* codes, float absmax, std::int64_t n, float* out) {
-    std::int64_t i = 0;
-    for (; i + kGroup <= n; i += kGroup) {
-      decode_group(codes + i, absmax, out + i);
-    }
-    if (i < n) {
-      std::uint8_t padded[kGroup] = {};
-      alignas(64) float values[kGroup];
-      std::memcpy(padded, codes + i, static_cast<std::size_t>(n - i));
-      decode_group(padded, absmax, values);
-      std::memcpy(out + i, values, static_cast<std::size_t>(n - i) * sizeof(float));
-    }
+struct Codec<math::Int8, kSigned> : GroupCodec<Codec<math::Int8, kSigned>, math::Int8, kSigned> {
+  static constexpr bool handles(math::Rounding rounding) {
+    return rounding == math::Rounding::kSafe || rounding == math::Rounding::kNearest;
   }
 
-  static void encode(const float* x, std::int64_t n, std::uint32_t bits, math::Rounding rounding,
-                     std::uint8_t* codes, float* absmax) {
-    if (HWY_UNLIKELY(bits >= 0x7f800000U)) {  // rare and subtle: one definition for all
-      math::Int8::encode(kSigned, x, n, rounding, codes, absmax);
-      return;
+  struct Encoder {
+    Int8Encoder<kSigned> of;
+    bool safe;
+    HWY_INLINE Encoder(math::BlockScale by, math::Rounding rounding)
+        : of(by), safe(rounding == math::Rounding::kSafe) {}
+    HWY_INLINE void group(const float* x, std::uint8_t* codes) const {
+      if (HWY_LIKELY(safe)) {
+        of.template encode_group<math::Rounding::kSafe>(x, codes);
+      } else {
+        of.template encode_group<math::Rounding::kNearest>(x, codes);
+      }
     }
-    const float largest = std::bit_cast<float>(bits);
-    *absmax = largest;
-    const float floor = math::Int8::kAbsmaxFloor;
-    const Int8Encoder<kSigned> encoder(1.0F / (largest > floor ? largest : floor), rounding);
-    if (rounding == math::Rounding::kSafe) {
-      encoder.template encode<true>(x, n, codes);
-    } else {
-      encoder.template encode<false>(x, n, codes);
-    }
-  }
+  };
 
- private:
+  static HWY_INLINE void decode_group(const std::uint8_t* codes, VecF scale, float* out) {
 #if HWY_TARGET == HWY_AVX3_DL
-  static constexpr BytePlanes kPlanes = make_planes(math::Int8::map(kSigned).value);
-#endif
-
-  static HWY_INLINE void decode_group(const std::uint8_t* codes, float absmax, float* out) {
-    const VecF scale = hn::Set(TagF(), absmax);
-#if HWY_TARGET == HWY_AVX3_DL
+    static constexpr BytePlanes kPlanes = make_planes(math::Int8::map(kSigned).value);
     VecF values[kGroupVecs];
     lookup256(kPlanes, codes, values);
     for (std::int64_t v = 0; v < kGroupVecs; ++v) {
       hn::StoreU(hn::Mul(values[v], scale), TagF(), out + v * kLanes);
     }
 #else
-    const float* table = math::Int8::map(kSigned).value.data();
-    for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-      const auto bytes = hn::LoadU(hn::Rebind<std::uint8_t, TagI>(), codes + v * kLanes);
-      const VecF value = hn::GatherIndex(TagF(), table, hn::PromoteTo(TagI(), bytes));
-      hn::StoreU(hn::Mul(value, scale), TagF(), out + v * kLanes);
-    }
+    gather_group(math::Int8::map(kSigned).value.data(), codes, scale, out);
 #endif
   }
 };

@@ -8,12 +8,30 @@ HWY_INLINE VecF lookup8(const float* table, VecI index) {
   return VecF{_mm256_permutevar8x32_ps(_mm256_load_ps(table), index.raw)};
 }
 
+// A table of 16 floats; the low four bits of the index count.
+struct Table16 {
+  HWY_INLINE explicit Table16(const float* table)
+      : low(_mm256_loadu_ps(table)), high(_mm256_loadu_ps(table + 8)) {}
+  HWY_INLINE VecF operator[](VecI index) const {
+    const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(index.raw, 28));
+    return VecF{_mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index.raw),
+                                 _mm256_permutevar8x32_ps(high, index.raw), upper)};
+  }
+  __m256 low, high;
+};
+
 #else
 
 // Tables of 16 floats; the low four bits of the index count.
 HWY_INLINE VecF lookup16(VecF table, VecI index) {
   return VecF{_mm512_permutexvar_ps(index.raw, table.raw)};
 }
+
+struct Table16 {
+  HWY_INLINE explicit Table16(const float* from) : table(hn::LoadU(TagF(), from)) {}
+  HWY_INLINE VecF operator[](VecI index) const { return lookup16(table, index); }
+  VecF table;
+};
 
 // Tables of 32; the low five bits of the index count.
 HWY_INLINE VecF lookup32(VecF low, VecF high, VecI index) {
@@ -64,6 +82,16 @@ HWY_INLINE void store_low_bytes(const VecI* v, std::uint8_t* out) {
   const __m512i high = _mm512_permutex2var_epi8(v[2].raw, pick, v[3].raw);
   _mm512_storeu_si512(out, _mm512_mask_blend_epi64(0xF0, low, high));
 #endif
+}
+
+// A group of codes through a table of 256 floats, times a scale.
+HWY_INLINE void gather_group(const float* table, const std::uint8_t* codes, VecF scale,
+                             float* out) {
+  for (std::int64_t v = 0; v < kGroupVecs; ++v) {
+    const auto bytes = hn::LoadU(TagU8(), codes + v * kLanes);
+    const VecF value = hn::GatherIndex(TagF(), table, hn::PromoteTo(TagI(), bytes));
+    hn::StoreU(hn::Mul(value, scale), TagF(), out + v * kLanes);
+  }
 }
 
 #if HWY_TARGET == HWY_AVX3_DL

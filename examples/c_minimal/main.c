@@ -17,7 +17,7 @@ int main(void) {
   static float weights[kCount];
   static float grads[kCount];
   const int64_t shape[1] = {kCount};
-  const float* all_grads[1];
+  const void* all_grads[1];
   double loss = 0.0;
   int step = 0;
   int i = 0;

@@ -4,7 +4,7 @@
  *
  * Use, in four steps:
  *   1. nibble_optimizer_create()     a rule ("adamw") and a state format ("int8")
- *   2. nibble_optimizer_add_param()  once for each parameter tensor: name, shape, dtype
+ *   2. nibble_optimizer_add_param()  once for each parameter tensor: name, shape, formats
  *   3. nibble_optimizer_bind()       once: where the parameter's weights are
  *   4. nibble_optimizer_step()       each step: pointers to the gradients; weights change in place
  *
@@ -91,17 +91,55 @@ NIBBLE_API const char* nibble_isa_name(void) NIBBLE_NOEXCEPT;
 
 /* ---- Rules and formats, by name ----------------------------------------------------------- */
 
-/* Names for i in [0, count); NULL outside. Static. Rules are the update formulas:
- *   "adamw"  Loshchilov and Hutter, ICLR 2019, algorithm 2.
- * Formats are how optimizer states are kept:
- *   "fp32"   4 bytes an element.
- *   "int8"   1 byte an element and a float absmax a block, through the dynamic map of Dettmers et
- *            al., ICLR 2022 (the layout of bitsandbytes: signed map for the first moment, unsigned
- *            for the second). */
+/* Names for i in [0, count); NULL outside. Static.
+ *
+ * Rules are the update formulas (with their sources in src/math/rules):
+ *   "adamw"      Loshchilov and Hutter, ICLR 2019            decay before the update
+ *   "adam"       Kingma and Ba, ICLR 2015                    decay is an L2 term in the gradient
+ *   "amsgrad"    Reddi, Kale and Kumar, ICLR 2018            decay before
+ *   "lion"       Chen et al., NeurIPS 2023                   decay before
+ *   "sgd"        with (Nesterov's) momentum, as PyTorch      L2
+ *   "adagrad"    Duchi, Hazan and Singer, JMLR 2011          L2
+ *   "rmsprop"    Tieleman and Hinton, 2012                   L2
+ *   "ademamix"   Pagliardini, Ablin and Grangier, ICLR 2025  decay before
+ *   "lamb"       You et al., ICLR 2020                       decay within the trust ratio
+ *   "adafactor"  Shazeer and Stern, ICML 2018                decay before
+ *   "muon"       Jordan et al., 2024; matrices only          decay before
+ *
+ * State formats are how optimizer states are kept:
+ *   "fp32"         4 bytes an element
+ *   "bf16"         2 bytes, rounded to nearest even
+ *   "fp8"          E4M3 and a float scale a block of 256 (torchao's layout)
+ *   "int8"         1 byte and a float absmax a block of 256, through the dynamic map of Dettmers et
+ *                  al., ICLR 2022 (bitsandbytes' layout: signed map for first moments, unsigned for
+ *                  second ones)
+ *   "int8_log"     int8, but second moments on a geometric map with a reserved zero
+ *   "int8_linear"  1 byte, evenly spaced: for momenta
+ *   "int4"         half a byte and a float absmax a block of 128 (Li et al., NeurIPS 2023, group
+ *                  variant; torchao's layout, the even element in the high half)
+ *   "int4_rank1"   int4, second moments of matrices with rank-1 scales (the same paper, 4.2)
+ *   "nf4", "fp4"   only for nibble_quantize
+ *
+ * Weight formats are how a parameter's weights are kept:
+ *   "fp32"               F32
+ *   "bf16_master"        BF16, and a float master copy in the optimizer (6 bytes an element)
+ *   "bf16_correction16"  BF16, and the 16 bits below in the optimizer: exact (4 bytes)
+ *   "bf16_correction8"   BF16, and the next 8 bits (3 bytes)
+ *   "bf16_stochastic"    BF16, rounded stochastically, nothing beside it
+ *   "bf16_nearest"       BF16, rounded to nearest: small updates are lost (a control)
+ *   "int8_stochastic"    I8 codes and a float scale a block (absmax / 127), rounded stochastically
+ */
 NIBBLE_API int32_t nibble_rule_count(void) NIBBLE_NOEXCEPT;
 NIBBLE_API const char* nibble_rule_name(int32_t i) NIBBLE_NOEXCEPT;
 NIBBLE_API int32_t nibble_format_count(void) NIBBLE_NOEXCEPT;
 NIBBLE_API const char* nibble_format_name(int32_t i) NIBBLE_NOEXCEPT;
+NIBBLE_API int32_t nibble_weight_format_count(void) NIBBLE_NOEXCEPT;
+NIBBLE_API const char* nibble_weight_format_name(int32_t i) NIBBLE_NOEXCEPT;
+
+/* A rule's hyper-parameters: names for i = 0, 1, ...; NULL behind the last and for an unknown rule.
+ * out_default may be NULL. Every rule has "learning_rate" and "weight_decay". */
+NIBBLE_API const char* nibble_rule_hyper(const char* rule, int32_t i,
+                                         double* out_default) NIBBLE_NOEXCEPT;
 
 /* ---- Optimizer ---------------------------------------------------------------------------- */
 
@@ -114,23 +152,38 @@ enum {
   NIBBLE_NONFINITE_PROPAGATE = 2     /* not looked for */
 };
 
+/* A hyper-parameter by name (nibble_rule_hyper). Here zero is zero. */
+typedef struct nibble_hyper {
+  const char* name;
+  double value;
+} nibble_hyper;
+
 typedef struct nibble_optimizer_desc {
   uint32_t struct_size;
   uint32_t nonfinite;       /* NIBBLE_NONFINITE_*; default skip step */
   const char* rule;         /* default "adamw" */
-  const char* state_format; /* default "int8" */
-  /* Whose conventions: "default", the safest (int8: as "bnb", but a positive second moment never
-   * takes the zero code, and blocks that overflow saturate); "torch": torch.optim (fp32 states
-   * only); "bnb": bitsandbytes' reference quantiser, nearest code and ties to the lower. All decay
-   * the weights before the update. */
+  const char* state_format; /* default "int8"; or by state: "exp_avg=int8,exp_avg_sq=fp32" */
+  /* Whose conventions:
+   *   "default"   the safest: a positive second moment never takes the zero code, blocks that
+   *               overflow saturate
+   *   "torch"     torch.optim; fp32 states only
+   *   "torchao"   torchao's quantiser (division, ties up, absmax at least 1e-12); fp32, fp8, int8,
+   * int4 "bnb"       bitsandbytes' reference quantiser (nearest, ties down); fp32, int8 "bnb-cuda"
+   * bitsandbytes' CUDA kernel (ties to even, sign fix, decay after the update, elements with
+   * non-finite gradients skipped unless `nonfinite` says otherwise); fp32, int8 */
   const char* mode;
-  int64_t block_size;             /* of quantised states: a power of two, 32 .. 4096; default 256 */
+  int64_t block_size; /* of quantised states: a power of two, 32 .. 4096; 0: the format's */
   int64_t min_quantized_elements; /* smaller parameters keep fp32 states; default 4096 */
-  double learning_rate;           /* default 1e-3. A real 0: nibble_optimizer_set_hyper */
-  double beta1;                   /* default 0.9 */
-  double beta2;                   /* default 0.999 */
-  double eps;                     /* default 1e-8 */
-  double weight_decay;            /* default 0: none */
+  double learning_rate;           /* these five: 0 is the rule's default; not every rule has all */
+  double beta1;
+  double beta2;
+  double eps;
+  double weight_decay;
+  const nibble_hyper* hypers; /* n_hypers of any others; borrowed during the call */
+  int64_t n_hypers;
+  const char* weight_format; /* default "fp32" */
+  const char* decay; /* decoupled decay "before" or "after" the update; default: the mode's */
+  uint64_t seed;     /* of stochastic rounding */
 } nibble_optimizer_desc;
 
 /* *out is the caller's until nibble_optimizer_destroy. INVALID_ARGUMENT, UNSUPPORTED (an unknown
@@ -141,14 +194,60 @@ NIBBLE_API nibble_status nibble_optimizer_create(nibble_optimizer** out,
 /* Frees it and its states. NULL is allowed. */
 NIBBLE_API void nibble_optimizer_destroy(nibble_optimizer* opt) NIBBLE_NOEXCEPT;
 
+/* ---- Groups: parameters with hyper-parameters, and if wanted a rule, of their own ---------- */
+
+typedef struct nibble_group_desc {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const char* rule;           /* default: the optimizer's, with its hyper-parameters so far */
+  const nibble_hyper* hypers; /* n_hypers that differ; borrowed during the call */
+  int64_t n_hypers;
+} nibble_group_desc;
+
+/* Group 0 is the optimizer's own; further ones are numbered from 1. out_group may be NULL. */
+NIBBLE_API nibble_status nibble_optimizer_add_group(nibble_optimizer* opt,
+                                                    const nibble_group_desc* desc,
+                                                    int64_t* out_group) NIBBLE_NOEXCEPT;
+
+/* Between steps (learning-rate schedules are the caller's). Names: nibble_rule_hyper. Zero is zero.
+ * WRONG_ORDER where a state that was left out at creation, since its hyper-parameter was 0
+ * ("momentum"), would be needed now. */
+NIBBLE_API nibble_status nibble_optimizer_set_group_hyper(nibble_optimizer* opt, int64_t group,
+                                                          const char* name,
+                                                          double value) NIBBLE_NOEXCEPT;
+NIBBLE_API nibble_status nibble_optimizer_get_group_hyper(const nibble_optimizer* opt,
+                                                          int64_t group, const char* name,
+                                                          double* out) NIBBLE_NOEXCEPT;
+/* The same for group 0. */
+NIBBLE_API nibble_status nibble_optimizer_set_hyper(nibble_optimizer* opt, const char* name,
+                                                    double value) NIBBLE_NOEXCEPT;
+NIBBLE_API nibble_status nibble_optimizer_get_hyper(const nibble_optimizer* opt, const char* name,
+                                                    double* out) NIBBLE_NOEXCEPT;
+/* "learning_rate" of group 0. */
+NIBBLE_API nibble_status nibble_optimizer_set_learning_rate(nibble_optimizer* opt,
+                                                            double value) NIBBLE_NOEXCEPT;
+
+/* Parameters added later whose name matches `pattern` (with * and ?, the whole name, case counts)
+ * get this state format, whatever their size. The last matching pattern wins. */
+NIBBLE_API nibble_status nibble_optimizer_set_format(nibble_optimizer* opt, const char* pattern,
+                                                     const char* state_format) NIBBLE_NOEXCEPT;
+
+/* ---- Parameters ---------------------------------------------------------------------------- */
+
 typedef struct nibble_param_desc {
   uint32_t struct_size;
-  uint32_t n_dims; /* 0: a scalar */
-  const char* name;
-  const int64_t* shape;     /* n_dims extents */
-  const char* weight_dtype; /* default "F32", the only one in this version */
-  const char* state_format; /* default: the optimizer's, or fp32 for small parameters. A format
-                               named here is used whatever the size. */
+  uint32_t n_dims;           /* 0: a scalar */
+  const char* name;          /* unique; the key in checkpoints */
+  const int64_t* shape;      /* n_dims extents; matrix rules see [all but the last, last] */
+  const char* weight_format; /* default: the optimizer's */
+  const char* state_format;  /* default: by nibble_optimizer_set_format; else fp32 for parameters
+                                that are small or whose name contains norm, embed, ln_, wte or wpe
+                                (in any case); else the optimizer's. A format named here is used
+                                whatever the size. */
+  const char* grad_dtype;    /* "F32" or "BF16"; default: the weights', or F32 for int8 weights */
+  int64_t group;             /* default 0 */
+  uint32_t tensor_id;        /* names the random numbers; 0: a hash of the name */
+  uint32_t reserved;
 } nibble_param_desc;
 
 /* Allocates the parameter's states, at zero. Parameters are numbered from 0 in the order of these
@@ -159,36 +258,44 @@ NIBBLE_API nibble_status nibble_optimizer_add_param(nibble_optimizer* opt,
                                                     uint64_t* out_state_bytes) NIBBLE_NOEXCEPT;
 
 /* Where the parameter's weights are: count elements of its dtype. Borrowed until destroyed or bound
- * elsewhere. */
+ * elsewhere. The first bind also takes a master copy from them, where the format has one, unless
+ * that was loaded before. */
 NIBBLE_API nibble_status nibble_optimizer_bind(nibble_optimizer* opt, int64_t param,
                                                void* weights) NIBBLE_NOEXCEPT;
+/* For "int8_stochastic": codes, and a scale for each block of block_size (nibble_param_info). */
+NIBBLE_API nibble_status nibble_optimizer_bind_quantized(nibble_optimizer* opt, int64_t param,
+                                                         void* codes,
+                                                         float* scales) NIBBLE_NOEXCEPT;
+
+/* ---- Steps --------------------------------------------------------------------------------- */
 
 typedef struct nibble_step_desc {
   uint32_t struct_size;
   /* Not 0: the caller warrants that grad * grad_scale is finite (nibble_global_norm has told, say),
    * which spares a pass over the gradients. */
   uint32_t grads_are_finite;
-  const float* const* grads; /* n_grads pointers, one a parameter, in order; not changed */
+  const void* const* grads; /* n_grads pointers, one a parameter, in order, of its grad_dtype; not
+                               changed */
   int64_t n_grads;
-  double grad_scale;      /* multiplies every gradient (as a float); default 1 */
-  int64_t* out_nonfinite; /* may be NULL: how many non-finite gradients were found */
+  double grad_scale; /* multiplies every gradient (as a float), e.g. 1 / loss scale; default 1 */
+  int64_t* out_nonfinite;  /* may be NULL: how many non-finite gradients were found */
+  double max_grad_norm;    /* > 0: gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)),
+                              norm the Euclidean one of all scaled gradients (nibble_global_norm) */
+  double* out_grad_norm;   /* may be NULL: that norm, before clipping */
+  const float* found_inf;  /* may be NULL: not 0 there means that the step is not taken, as with
+                              non-finite gradients */
+  uint32_t collect_errors; /* not 0: nibble_optimizer_state_error will tell of this step; slow */
+  uint32_t skip_missing;   /* not 0: a parameter whose gradient is NULL is left out of this step;
+                              otherwise that is an error */
 } nibble_step_desc;
 
 /* One step of all parameters: weights and states change in place. All or nothing: after any error
  * nothing has changed. WRONG_ORDER if a parameter is not bound; NON_FINITE as `nonfinite` says.
- * Gradients must not overlap weights. */
+ * Gradients must not overlap weights. Nothing is allocated. */
 NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
 
-/* Between steps. Names: "learning_rate", "beta1", "beta2", "eps", "weight_decay". Zero is zero. */
-NIBBLE_API nibble_status nibble_optimizer_set_hyper(nibble_optimizer* opt, const char* name,
-                                                    double value) NIBBLE_NOEXCEPT;
-NIBBLE_API nibble_status nibble_optimizer_get_hyper(const nibble_optimizer* opt, const char* name,
-                                                    double* out) NIBBLE_NOEXCEPT;
-NIBBLE_API nibble_status nibble_optimizer_set_learning_rate(nibble_optimizer* opt,
-                                                            double value) NIBBLE_NOEXCEPT;
-
-/* Steps taken, which the bias corrections count; set it when resuming. */
+/* Steps taken, which the bias corrections and random numbers count; set it when resuming. */
 NIBBLE_API nibble_status nibble_optimizer_step_count(const nibble_optimizer* opt,
                                                      int64_t* out) NIBBLE_NOEXCEPT;
 NIBBLE_API nibble_status nibble_optimizer_set_step_count(nibble_optimizer* opt,
@@ -200,11 +307,15 @@ typedef struct nibble_param_info {
   uint32_t struct_size;     /* set by the caller, as in descriptors */
   uint32_t n_states;        /* arrays of nibble_optimizer_state_info */
   const char* name;         /* strings live as long as the optimizer */
-  const char* state_format; /* what is used */
+  const char* state_format; /* what is used; by state where they differ: "exp_avg=int8,..." */
   const char* reason;       /* why */
   int64_t count;            /* elements */
-  int64_t block_size;       /* 0 if the format has no blocks */
+  int64_t block_size;       /* 0 if nothing has blocks */
   uint64_t state_bytes;
+  const char* weight_format;
+  const char* rule;
+  int64_t group;
+  const char* placement; /* "host" */
 } nibble_param_info;
 
 NIBBLE_API nibble_status nibble_optimizer_param_count(const nibble_optimizer* opt,
@@ -212,12 +323,33 @@ NIBBLE_API nibble_status nibble_optimizer_param_count(const nibble_optimizer* op
 NIBBLE_API nibble_status nibble_optimizer_param_info(const nibble_optimizer* opt, int64_t param,
                                                      nibble_param_info* out) NIBBLE_NOEXCEPT;
 
-/* The states as arrays, for checkpoints. With the same descriptors, loading every array and the
- * step count resumes to the bit. */
+/* Bytes that the optimizer holds beside states: scratch of the rules that need it. */
+NIBBLE_API nibble_status nibble_optimizer_workspace_bytes(const nibble_optimizer* opt,
+                                                          uint64_t* out) NIBBLE_NOEXCEPT;
+
+/* How well a state was kept by the last step with collect_errors. */
+typedef struct nibble_state_error {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const char* state;   /* "exp_avg"; static */
+  const char* format;  /* static */
+  double relative_rms; /* root of sum (stored - computed)^2 / sum computed^2 */
+  double largest;      /* max |stored - computed| */
+  int64_t lost;        /* elements stored as 0 that were not */
+} nibble_state_error;
+
+/* For state i = 0, 1, ... of the parameter's rule; INVALID_ARGUMENT behind the last, WRONG_ORDER if
+ * no step has collected. */
+NIBBLE_API nibble_status nibble_optimizer_state_error(const nibble_optimizer* opt, int64_t param,
+                                                      int64_t state,
+                                                      nibble_state_error* out) NIBBLE_NOEXCEPT;
+
+/* The states as arrays, for checkpoints of the caller's own. With the same descriptors, loading
+ * every array and the step count resumes to the bit. */
 typedef struct nibble_state_info {
   uint32_t struct_size;
   uint32_t reserved;
-  const char* name;  /* "exp_avg", "exp_avg.absmax", "exp_avg_sq", ... */
+  const char* name;  /* "exp_avg", "exp_avg.scale", "exp_avg_sq", ..., "master", "correction" */
   const char* dtype; /* as safetensors writes it: "F32", "U8" */
   int64_t count;     /* elements of that dtype */
   uint64_t bytes;
@@ -234,37 +366,81 @@ NIBBLE_API nibble_status nibble_optimizer_load_state(nibble_optimizer* opt, int6
                                                      int64_t state, const void* data,
                                                      uint64_t bytes) NIBBLE_NOEXCEPT;
 
+/* A state of another library, or of another format or block: decoded as described and encoded in
+ * the parameter's own format, in mode "default". Where format, map and block are the same the codes
+ * are taken as they are. */
+typedef struct nibble_import_desc {
+  uint32_t struct_size;
+  uint32_t low_nibble_first; /* 4-bit codes: 1 if the even element is in the low half (lpmm) */
+  const char* state;         /* "exp_avg" */
+  const char* format;  /* of the codes: "fp32", "bf16", "fp8", "int8", "int8_log", "int8_linear",
+                          "int4" */
+  const void* codes;   /* as many as the parameter's elements */
+  const float* scales; /* one a block; torchao's fp8 scale is one. NULL for fp32 and bf16 */
+  int64_t n_scales;
+  const float* map;   /* 256 or 16 values by code, or NULL: the format's own */
+  int64_t block_size; /* 0: the smallest power of two that gives n_scales */
+} nibble_import_desc;
+
+NIBBLE_API nibble_status nibble_optimizer_import_state(
+    nibble_optimizer* opt, int64_t param, const nibble_import_desc* desc) NIBBLE_NOEXCEPT;
+
+/* A state as count floats to dst, for export. */
+NIBBLE_API nibble_status nibble_optimizer_export_state(const nibble_optimizer* opt, int64_t param,
+                                                       const char* state,
+                                                       float* dst) NIBBLE_NOEXCEPT;
+
+/* A checkpoint of states, step count and what describes them (not of weights or hyper-parameters):
+ * a directory, which must not exist and appears whole or not at all (src/formats/FORMAT.md). */
+NIBBLE_API nibble_status nibble_optimizer_save(const nibble_optimizer* opt,
+                                               const char* directory) NIBBLE_NOEXCEPT;
+/* Parameters are found by name, and must have the rule and element count that were saved. The same
+ * format and block give the same bits; another format or block is converted in mode "default".
+ * IO, CORRUPT, INVALID_ARGUMENT; then nothing has changed. */
+NIBBLE_API nibble_status nibble_optimizer_load(nibble_optimizer* opt,
+                                               const char* directory) NIBBLE_NOEXCEPT;
+
 /* ---- Tensor functions --------------------------------------------------------------------- */
 
-/* The Euclidean norm of n tensors of counts[i] floats together, in double. The sum has a fixed
- * tree. If any element is not finite *out_norm is infinity. out_nonfinite (their number) may be
- * NULL. */
-NIBBLE_API nibble_status nibble_global_norm(const float* const* tensors, const int64_t* counts,
-                                            int64_t n, double* out_norm,
+/* The Euclidean norm of n tensors of counts[i] elements together, in double. The sum has a fixed
+ * tree. dtypes[i] is "F32" or "BF16"; dtypes NULL: all F32. If any element is not finite *out_norm
+ * is infinity. out_nonfinite (their number) may be NULL. */
+NIBBLE_API nibble_status nibble_global_norm(const void* const* tensors, const int64_t* counts,
+                                            const char* const* dtypes, int64_t n, double* out_norm,
                                             int64_t* out_nonfinite) NIBBLE_NOEXCEPT;
+
+/* sum[i] += x[i] * scale for count elements, fused, in float: gradient accumulation. dtype of x:
+ * "F32" or "BF16". */
+NIBBLE_API nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype,
+                                           int64_t count, double scale) NIBBLE_NOEXCEPT;
 
 typedef struct nibble_quantize_desc {
   uint32_t struct_size;
   uint32_t is_signed; /* 1: the signed map; 0: the unsigned one (values >= 0) */
-  const char* format; /* a quantised format; default "int8" */
-  const char* mode;   /* "default" or "bnb", as above */
-  int64_t block_size; /* default 256 */
+  const char* format; /* a format with blocks; default "int8" */
+  const char* mode;   /* "default", "torchao", "bnb" or "bnb-cuda", as above */
+  int64_t block_size; /* default: the format's */
 } nibble_quantize_desc;
 
-/* Bytes of codes and number of absmax values for `count` elements. Either out may be NULL. */
+/* Bytes of codes and number of scales for `count` elements. Either out may be NULL. */
 NIBBLE_API nibble_status nibble_quantized_size(const nibble_quantize_desc* desc, int64_t count,
                                                uint64_t* out_code_bytes,
-                                               int64_t* out_absmax_count) NIBBLE_NOEXCEPT;
+                                               int64_t* out_scale_count) NIBBLE_NOEXCEPT;
 
-/* count floats at src to codes and absmax, sized as nibble_quantized_size tells. For a block:
- *   absmax = max |x|;  s = clamp(x * (1 / max(absmax, 1e-38)), -1, 1);  code = nearest to s. */
+/* count floats at src to codes and scales, sized as nibble_quantized_size tells. For a block:
+ *   scale = max |x| / the map's largest value;  code = nearest to x * (1 / max(scale, 1e-38)). */
 NIBBLE_API nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src,
-                                         int64_t count, void* codes, float* absmax) NIBBLE_NOEXCEPT;
+                                         int64_t count, void* codes, float* scales) NIBBLE_NOEXCEPT;
 
-/* x = map[code] * absmax: count floats to dst. */
+/* x = map[code] * scale: count floats to dst. */
 NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* codes,
-                                           const float* absmax, int64_t count,
+                                           const float* scales, int64_t count,
                                            float* dst) NIBBLE_NOEXCEPT;
+
+/* A format's values by code to out[256] (16 for 4-bit ones); *out_count, which may be NULL: how
+ * many. Of desc only format and is_signed count. */
+NIBBLE_API nibble_status nibble_format_map(const nibble_quantize_desc* desc, float* out,
+                                           int64_t* out_count) NIBBLE_NOEXCEPT;
 
 #if defined(__cplusplus)
 } /* extern "C" */

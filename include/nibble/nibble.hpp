@@ -47,26 +47,51 @@ class Optimizer {
     return *this;
   }
 
-  // Adds a parameter of F32 weights, binds it and returns its index.
-  std::int64_t add(const std::string& name, const std::vector<std::int64_t>& shape, float* weights,
-                   const char* state_format = nullptr) {
+  // Adds a parameter and returns its index; bind() is still to be called.
+  std::int64_t add_param(const nibble_param_desc& desc) {
+    std::int64_t index = 0;
+    check(nibble_optimizer_add_param(handle_, &desc, &index, nullptr));
+    return index;
+  }
+  void bind(std::int64_t param, void* weights) {
+    check(nibble_optimizer_bind(handle_, param, weights));
+  }
+  void bind(std::int64_t param, void* codes, float* scales) {
+    check(nibble_optimizer_bind_quantized(handle_, param, codes, scales));
+  }
+
+  // Adds a parameter of the optimizer's weight format, binds it and returns its index.
+  std::int64_t add(const std::string& name, const std::vector<std::int64_t>& shape, void* weights,
+                   const char* state_format = nullptr, std::int64_t group = 0) {
     auto desc = make<nibble_param_desc>();
     desc.name = name.c_str();
     desc.n_dims = static_cast<std::uint32_t>(shape.size());
     desc.shape = shape.data();
     desc.state_format = state_format;
-    std::int64_t index = 0;
-    check(nibble_optimizer_add_param(handle_, &desc, &index, nullptr));
-    check(nibble_optimizer_bind(handle_, index, weights));
+    desc.group = group;
+    const std::int64_t index = add_param(desc);
+    bind(index, weights);
     return index;
   }
 
+  std::int64_t add_group(const std::vector<nibble_hyper>& hypers, const char* rule = nullptr) {
+    auto desc = make<nibble_group_desc>();
+    desc.rule = rule;
+    desc.hypers = hypers.data();
+    desc.n_hypers = static_cast<std::int64_t>(hypers.size());
+    std::int64_t group = 0;
+    check(nibble_optimizer_add_group(handle_, &desc, &group));
+    return group;
+  }
+  void set_format(const char* pattern, const char* state_format) {
+    check(nibble_optimizer_set_format(handle_, pattern, state_format));
+  }
+  void set_hyper(const char* name, double value, std::int64_t group = 0) {
+    check(nibble_optimizer_set_group_hyper(handle_, group, name, value));
+  }
+
   // Returns false if non-finite gradients made the optimizer skip the step.
-  bool step(const std::vector<const float*>& grads, double grad_scale = 1.0) {
-    auto desc = make<nibble_step_desc>();
-    desc.grads = grads.data();
-    desc.n_grads = static_cast<std::int64_t>(grads.size());
-    desc.grad_scale = grad_scale;
+  bool step(const nibble_step_desc& desc) {
     const nibble_status status = nibble_optimizer_step(handle_, &desc);
     if (status == NIBBLE_NON_FINITE) {
       return false;
@@ -74,7 +99,20 @@ class Optimizer {
     check(status);
     return true;
   }
+  bool step(const std::vector<const void*>& grads, double grad_scale = 1.0) {
+    auto desc = make<nibble_step_desc>();
+    desc.grads = grads.data();
+    desc.n_grads = static_cast<std::int64_t>(grads.size());
+    desc.grad_scale = grad_scale;
+    return step(desc);
+  }
 
+  void save(const std::string& directory) const {
+    check(nibble_optimizer_save(handle_, directory.c_str()));
+  }
+  void load(const std::string& directory) {
+    check(nibble_optimizer_load(handle_, directory.c_str()));
+  }
   void set_learning_rate(double value) {
     check(nibble_optimizer_set_learning_rate(handle_, value));
   }

@@ -12,26 +12,94 @@
 
 #include "math/formats/formats.h"
 #include "math/rules/rules.h"
+#include "math/weights/weights.h"
 
 namespace nibble::backend {
 
-// One state of one tensor. For fp32 `data` holds floats and `absmax` is null.
+// A tensor of numbers to be read.
+struct Source {
+  const void* data = nullptr;
+  bool is_bf16 = false;  // else float
+};
+
+// The scales of a kRank1 state: of a matrix's rows and columns, before the step and after it.
+struct Rank1Scales {
+  const float* row = nullptr;
+  const float* column = nullptr;
+  float* next_row = nullptr;
+  float* next_column = nullptr;
+};
+
+// One state of one tensor. For fp32 `data` holds floats.
 struct StateView {
-  int format = 0;  // index in math::kFormats
+  int format = 0;                // index in math::kFormats
+  std::uint8_t* data = nullptr;  // null: the state is left out; it reads as 0 and is not kept
+  float* scale = nullptr;        // of Scale::kBlock, else null
+  Rank1Scales rank1;             // of Scale::kRank1
+};
+
+struct WeightView {
+  int format = 0;  // index in math::kWeights
   std::uint8_t* data = nullptr;
-  float* absmax = nullptr;
+  std::uint8_t* extra = nullptr;
+  float* scale = nullptr;
+};
+
+// What becomes of the direction (math/rules/rule.h).
+enum class Form : std::int32_t {
+  kDecayBefore = 0,        // p = fma(-step, direction, p * keep)
+  kDecayAfter = 1,         // p = fma(-step, direction, p) * keep
+  kDecayIntoGradient = 2,  // the gradient is fma(decay, p, g * scale); p = fma(-step, direction, p)
+  kDirection = 3,          // p = direction: the weights are only written
+};
+
+// What a step of one tensor did to its states, for reports.
+struct StepStats {
+  double error_squares[math::kMaxStates] = {};  // of what is stored against what was computed
+  double squares[math::kMaxStates] = {};        // of what was computed
+  double largest_error[math::kMaxStates] = {};
+  std::int64_t lost[math::kMaxStates] = {};  // stored as 0 without being 0
+
+  void add(const StepStats& other) {
+    for (int s = 0; s < math::kMaxStates; ++s) {
+      error_squares[s] += other.error_squares[s];
+      squares[s] += other.squares[s];
+      largest_error[s] =
+          largest_error[s] < other.largest_error[s] ? other.largest_error[s] : largest_error[s];
+      lost[s] += other.lost[s];
+    }
+  }
 };
 
 struct StepTask {
   int rule = 0;  // index in math::kRules
-  float* weights = nullptr;
-  const float* grads = nullptr;
+  Form form = Form::kDecayBefore;
+  WeightView weights;
+  Source grads;
   StateView state[math::kMaxStates];
-  std::int64_t block = math::kDefaultBlock;  // of the block-wise states
-  const float* terms = nullptr;              // from RuleInfo::prepare
-  float grad_scale = 1.0F;                   // multiplies every gradient first
+  std::int64_t block = 256;      // of states and weights with a scale for each block
+  std::int64_t columns = 1;      // of the matrix, for kRank1
+  const float* terms = nullptr;  // from RuleInfo::prepare
+  float grad_scale = 1.0F;       // multiplies every gradient first
+  float step_scale = 1.0F;       // multiplies the rule's step (term 0) as a float
+  float keep = 1.0F;             // see Form
+  float decay = 0.0F;            // see Form
   math::Rounding rounding = math::Rounding::kSafe;
   bool skip_nonfinite = false;  // leave elements with a non-finite gradient as they are
+  math::RandomStream random;    // of weights that round stochastically
+  StepStats* stats = nullptr;   // added to, if not null; slow
+};
+
+// What must be known of a whole tensor before its step can be taken.
+struct Measures {
+  // kTrustRatio: sums of squares of the weights and of direction + decay * weights.
+  double weight_squares = 0.0;
+  double update_squares = 0.0;
+  // kRank1, by state: maxima of the new state. `row_maximum` is the tensor's (a range writes the
+  // larger of what is there and its own: rows are not shared by ranges); `column_maximum` is the
+  // range's own, of `columns` floats, and set by it.
+  float* row_maximum[math::kMaxStates] = {};
+  float* column_maximum[math::kMaxStates] = {};
 };
 
 // Elements of a leaf of the summation tree: part of the definition of a sum.
@@ -45,18 +113,29 @@ struct LeafSum {
 struct Backend {
   const char* name;
   // Elements [first, last) of the tensor; `first` is a multiple of the block, and `last` too unless
-  // it is the tensor's end. Codes and absmax of exactly those blocks are read and written.
+  // it is the tensor's end. What belongs to exactly those elements is read and written.
   void (*step)(const StepTask& task, std::int64_t first, std::int64_t last) noexcept;
-  // n <= kSumLeaf elements. Sixteen double accumulators, element i to number i % 16; then
-  // neighbours are added, four times.
-  LeafSum (*sum_leaf)(const float* x, std::int64_t n) noexcept;
+  // The same step without writing anything but `out`.
+  void (*measure)(const StepTask& task, std::int64_t first, std::int64_t last,
+                  Measures* out) noexcept;
+  // Elements [first, first + n), n <= kSumLeaf. Sixteen double accumulators, element i to number
+  // i % 16; then neighbours are added, four times.
+  LeafSum (*sum_leaf)(Source x, std::int64_t first, std::int64_t n) noexcept;
   // How many of x[i] * scale are not finite.
-  std::int64_t (*count_nonfinite)(const float* x, std::int64_t n, float scale) noexcept;
-  // A run of whole blocks (the last may be short) of a block-wise format.
+  std::int64_t (*count_nonfinite)(Source x, std::int64_t first, std::int64_t n,
+                                  float scale) noexcept;
+  // out[i] += x[i] * scale (fused), for i in [first, first + n).
+  void (*accumulate)(Source x, std::int64_t first, std::int64_t n, float scale,
+                     float* out) noexcept;
+  // A run of whole blocks (the last may be short) of a format with a scale for each block.
   void (*quantize)(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
-                   math::Rounding rounding, std::uint8_t* codes, float* absmax) noexcept;
-  void (*dequantize)(const std::uint8_t* codes, const float* absmax, std::int64_t n,
+                   math::Rounding rounding, std::uint8_t* codes, float* scale) noexcept;
+  void (*dequantize)(const std::uint8_t* codes, const float* scale, std::int64_t n,
                      std::int64_t block, int format, bool is_signed, float* out) noexcept;
+  // c = a b for row-major matrices a [rows, depth], b [depth, columns]; each element is a chain of
+  // fused multiply-adds in the order of depth, from 0.
+  void (*matmul)(const float* a, const float* b, float* c, std::int64_t rows, std::int64_t columns,
+                 std::int64_t depth) noexcept;
 };
 
 const Backend& reference_backend();

@@ -85,4 +85,19 @@ inline std::string text_or(const char* text, const char* fallback) {
   return text != nullptr ? text : fallback;
 }
 
+inline optim::HyperValues hyper_values(const nibble_hyper* hypers, std::int64_t n) {
+  if (n < 0) {
+    fail(StatusCode::kInvalidArgument, "n_hypers is {}: 0 or more expected", n);
+  }
+  if (n > 0) {
+    require(hypers, "hypers");
+  }
+  optim::HyperValues out;
+  for (std::int64_t i = 0; i < n; ++i) {
+    require(hypers[i].name, "hyper-parameter: name");
+    out.emplace_back(hypers[i].name, hypers[i].value);
+  }
+  return out;
+}
+
 }  // namespace nibble::capi

@@ -102,3 +102,9 @@ std::int32_t nibble_format_count() noexcept { return nibble::math::kFormatCount;
 const char* nibble_format_name(std::int32_t i) noexcept {
   return i >= 0 && i < nibble::math::kFormatCount ? nibble::math::kFormats[i].name : nullptr;
 }
+
+std::int32_t nibble_weight_format_count() noexcept { return nibble::math::kWeightsCount; }
+
+const char* nibble_weight_format_name(std::int32_t i) noexcept {
+  return i >= 0 && i < nibble::math::kWeightsCount ? nibble::math::kWeights[i].name : nullptr;
+}

@@ -5,6 +5,7 @@
 using nibble::fail;
 using nibble::StatusCode;
 using nibble::capi::guard;
+using nibble::capi::hyper_values;
 using nibble::capi::read_desc;
 using nibble::capi::require;
 using nibble::capi::text_or;
@@ -12,43 +13,77 @@ namespace optim = nibble::optim;
 
 namespace {
 
-double value_or(double value, double fallback) { return value == 0.0 ? fallback : value; }
+// Nothing shorter was ever valid: the size up to the last field of the first version.
+constexpr std::size_t kOptimizerDescFirst = sizeof(nibble_optimizer_desc);
+constexpr std::size_t kParamDescFirst = sizeof(nibble_param_desc);
+constexpr std::size_t kStepDescFirst = sizeof(nibble_step_desc);
 
 optim::Options make_options(const nibble_optimizer_desc* desc) {
-  const auto d = read_desc(desc, sizeof(nibble_optimizer_desc), "optimizer descriptor");
+  const auto d = read_desc(desc, kOptimizerDescFirst, "optimizer descriptor");
   optim::Options out;
   out.rule = text_or(d.rule, "adamw");
   out.state_format = text_or(d.state_format, "int8");
+  out.weight_format = text_or(d.weight_format, "fp32");
   out.mode = text_or(d.mode, "default");
-  out.block = d.block_size != 0 ? d.block_size : out.block;
+  out.decay = text_or(d.decay, "");
+  out.block = d.block_size;
+  out.seed = d.seed;
   if (d.nonfinite > NIBBLE_NONFINITE_PROPAGATE) {
     fail(StatusCode::kInvalidArgument, "nonfinite is {}: one of NIBBLE_NONFINITE_* expected",
          d.nonfinite);
   }
   out.nonfinite = static_cast<optim::Nonfinite>(d.nonfinite);
+  if (out.mode == "bnb-cuda" && d.nonfinite == NIBBLE_NONFINITE_SKIP_STEP) {
+    out.nonfinite = optim::Nonfinite::kSkipElement;
+  }
   if (d.min_quantized_elements != 0) {
     out.min_quantized_elements = d.min_quantized_elements;
   }
-  out.hyper.learning_rate = value_or(d.learning_rate, out.hyper.learning_rate);
-  out.hyper.beta1 = value_or(d.beta1, out.hyper.beta1);
-  out.hyper.beta2 = value_or(d.beta2, out.hyper.beta2);
-  out.hyper.eps = value_or(d.eps, out.hyper.eps);
-  out.hyper.weight_decay = d.weight_decay;
+  out.hypers = hyper_values(d.hypers, d.n_hypers);
+  for (const auto& [name, value] : {std::pair{"learning_rate", d.learning_rate},
+                                    {"beta1", d.beta1},
+                                    {"beta2", d.beta2},
+                                    {"eps", d.eps},
+                                    {"weight_decay", d.weight_decay}}) {
+    if (value != 0.0) {  // also NaN, which is then refused by name
+      out.hypers.emplace_back(name, value);
+    }
+  }
   return out;
 }
 
 optim::ParamSpec make_spec(const nibble_param_desc* desc) {
-  const auto d = read_desc(desc, sizeof(nibble_param_desc), "parameter descriptor");
+  const auto d = read_desc(desc, kParamDescFirst, "parameter descriptor");
   require(d.name, "parameter descriptor: name");
   if (d.n_dims > 0) {
     require(d.shape, "parameter descriptor: shape");
   }
-  const std::string dtype = text_or(d.weight_dtype, "F32");
-  if (dtype != "F32") {
-    fail(StatusCode::kUnsupported,
-         "parameter \"{}\": weights of dtype \"{}\"; this version has F32", d.name, dtype);
+  optim::ParamSpec spec;
+  spec.name = d.name;
+  spec.shape.assign(d.shape, d.shape + d.n_dims);
+  spec.weight_format = text_or(d.weight_format, "");
+  spec.state_format = text_or(d.state_format, "");
+  spec.grad_dtype = text_or(d.grad_dtype, "");
+  spec.group = d.group;
+  spec.tensor_id = d.tensor_id;
+  return spec;
+}
+
+optim::StepInput make_input(const nibble_step_desc& d) {
+  if (d.n_grads > 0) {
+    require(d.grads, "step descriptor: grads");
   }
-  return {d.name, {d.shape, d.shape + d.n_dims}, text_or(d.state_format, "")};
+  optim::StepInput in;
+  in.grads = d.grads;
+  in.n_grads = d.n_grads;
+  in.grad_scale = static_cast<float>(d.grad_scale == 0.0 ? 1.0 : d.grad_scale);
+  in.grads_are_finite = d.grads_are_finite != 0;
+  in.skip_missing = d.skip_missing != 0;
+  in.found_inf = d.found_inf != nullptr && *d.found_inf != 0.0F;
+  in.want_norm = d.out_grad_norm != nullptr;
+  in.max_norm = d.max_grad_norm;
+  in.collect_errors = d.collect_errors != 0;
+  return in;
 }
 
 }  // namespace
@@ -83,50 +118,36 @@ nibble_status nibble_optimizer_bind(nibble_optimizer* opt, std::int64_t param,
                                     void* weights) noexcept {
   return guard([&] {
     require(opt, "opt");
-    opt->rep.bind(param, static_cast<float*>(weights));
+    opt->rep.bind(param, weights, nullptr);
+  });
+}
+
+nibble_status nibble_optimizer_bind_quantized(nibble_optimizer* opt, std::int64_t param,
+                                              void* codes, float* scales) noexcept {
+  return guard([&] {
+    require(opt, "opt");
+    require(scales, "scales");
+    opt->rep.bind(param, codes, scales);
   });
 }
 
 nibble_status nibble_optimizer_step(nibble_optimizer* opt, const nibble_step_desc* desc) noexcept {
   return guard([&] {
     require(opt, "opt");
-    const auto d = read_desc(desc, sizeof(nibble_step_desc), "step descriptor");
-    if (d.n_grads > 0) {
-      require(d.grads, "step descriptor: grads");
-    }
-    const auto scale = static_cast<float>(d.grad_scale == 0.0 ? 1.0 : d.grad_scale);
-    const auto result = opt->rep.step(d.grads, d.n_grads, scale, d.grads_are_finite != 0);
+    const auto d = read_desc(desc, kStepDescFirst, "step descriptor");
+    const auto result = opt->rep.step(make_input(d));
     if (d.out_nonfinite != nullptr) {
       *d.out_nonfinite = result.nonfinite;
     }
+    if (d.out_grad_norm != nullptr) {
+      *d.out_grad_norm = result.norm;
+    }
     if (!result.taken) {
-      fail(StatusCode::kNonFinite, "{} gradients are not finite: the step was not taken",
-           result.nonfinite);
+      fail(StatusCode::kNonFinite, "{}: the step was not taken",
+           result.nonfinite > 0 ? fmt::format("{} gradients are not finite", result.nonfinite)
+                                : "found_inf is set");
     }
   });
-}
-
-nibble_status nibble_optimizer_set_hyper(nibble_optimizer* opt, const char* name,
-                                         double value) noexcept {
-  return guard([&] {
-    require(opt, "opt");
-    require(name, "name");
-    opt->rep.set_hyper(name, value);
-  });
-}
-
-nibble_status nibble_optimizer_get_hyper(const nibble_optimizer* opt, const char* name,
-                                         double* out) noexcept {
-  return guard([&] {
-    require(opt, "opt");
-    require(name, "name");
-    require(out, "out");
-    *out = opt->rep.hyper(name);
-  });
-}
-
-nibble_status nibble_optimizer_set_learning_rate(nibble_optimizer* opt, double value) noexcept {
-  return nibble_optimizer_set_hyper(opt, "learning_rate", value);
 }
 
 nibble_status nibble_optimizer_step_count(const nibble_optimizer* opt, std::int64_t* out) noexcept {

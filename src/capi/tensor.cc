@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // nibble.h: functions over plain tensors.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "capi/guard.h"
 #include "optim/quantize.h"
 
@@ -20,14 +25,21 @@ optim::QuantizeSpec make_spec(const nibble_quantize_desc* desc, std::int64_t cou
     fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
   }
   return optim::make_quantize_spec(text_or(d.format, "int8"), text_or(d.mode, "default"),
-                                   d.block_size != 0 ? d.block_size : math::kDefaultBlock,
-                                   d.is_signed != 0);
+                                   d.block_size, d.is_signed != 0);
+}
+
+bool is_bf16(const char* dtype, const char* what) {
+  const std::string text = text_or(dtype, "F32");
+  if (text != "F32" && text != "BF16") {
+    fail(StatusCode::kUnsupported, "{}: dtype \"{}\"; F32 or BF16 expected", what, text);
+  }
+  return text == "BF16";
 }
 
 }  // namespace
 
-nibble_status nibble_global_norm(const float* const* tensors, const std::int64_t* counts,
-                                 std::int64_t n, double* out_norm,
+nibble_status nibble_global_norm(const void* const* tensors, const std::int64_t* counts,
+                                 const char* const* dtypes, std::int64_t n, double* out_norm,
                                  std::int64_t* out_nonfinite) noexcept {
   return guard([&] {
     require(out_norm, "out_norm");
@@ -38,13 +50,16 @@ nibble_status nibble_global_norm(const float* const* tensors, const std::int64_t
       require(tensors, "tensors");
       require(counts, "counts");
     }
+    std::vector<std::pair<nibble::backend::Source, std::int64_t>> sources;
     for (std::int64_t i = 0; i < n; ++i) {
       if (counts[i] < 0 || (counts[i] > 0 && tensors[i] == nullptr)) {
         fail(StatusCode::kInvalidArgument, "tensor {}: {} elements at {}", i, counts[i],
              static_cast<const void*>(tensors[i]));
       }
+      const bool bf16 = dtypes != nullptr && is_bf16(dtypes[i], "global norm");
+      sources.push_back({{tensors[i], bf16}, counts[i]});
     }
-    const optim::Norm norm = optim::global_norm(tensors, counts, n);
+    const optim::Norm norm = optim::global_norm(sources);
     *out_norm = norm.value;
     if (out_nonfinite != nullptr) {
       *out_nonfinite = norm.nonfinite;
@@ -52,42 +67,71 @@ nibble_status nibble_global_norm(const float* const* tensors, const std::int64_t
   });
 }
 
+nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype, std::int64_t count,
+                                double scale) noexcept {
+  return guard([&] {
+    if (count < 0) {
+      fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
+    }
+    const bool bf16 = is_bf16(dtype, "accumulate");
+    if (count > 0) {
+      require(sum, "sum");
+      require(x, "x");
+      optim::accumulate({x, bf16}, count, static_cast<float>(scale), sum);
+    }
+  });
+}
+
+nibble_status nibble_format_map(const nibble_quantize_desc* desc, float* out,
+                                std::int64_t* out_count) noexcept {
+  return guard([&] {
+    const optim::QuantizeSpec spec = make_spec(desc, 0);
+    const std::int64_t count = math::kFormats[spec.format].bits == 4 ? 16 : 256;
+    if (out_count != nullptr) {
+      *out_count = count;
+    }
+    require(out, "out");
+    const auto values = optim::map_values(spec.format, spec.is_signed);
+    std::copy(values.begin(), values.begin() + count, out);
+  });
+}
+
 nibble_status nibble_quantized_size(const nibble_quantize_desc* desc, std::int64_t count,
                                     std::uint64_t* out_code_bytes,
-                                    std::int64_t* out_absmax_count) noexcept {
+                                    std::int64_t* out_scale_count) noexcept {
   return guard([&] {
     const optim::QuantizeSpec spec = make_spec(desc, count);
     if (out_code_bytes != nullptr) {
       *out_code_bytes = static_cast<std::uint64_t>(math::kFormats[spec.format].packed_bytes(count));
     }
-    if (out_absmax_count != nullptr) {
-      *out_absmax_count = math::block_count(count, spec.block);
+    if (out_scale_count != nullptr) {
+      *out_scale_count = math::block_count(count, spec.block);
     }
   });
 }
 
 nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src,
-                              std::int64_t count, void* codes, float* absmax) noexcept {
+                              std::int64_t count, void* codes, float* scales) noexcept {
   return guard([&] {
     const optim::QuantizeSpec spec = make_spec(desc, count);
     if (count > 0) {
       require(src, "src");
       require(codes, "codes");
-      require(absmax, "absmax");
-      optim::quantize(spec, src, count, static_cast<std::uint8_t*>(codes), absmax);
+      require(scales, "scales");
+      optim::quantize(spec, src, count, static_cast<std::uint8_t*>(codes), scales);
     }
   });
 }
 
 nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* codes,
-                                const float* absmax, std::int64_t count, float* dst) noexcept {
+                                const float* scales, std::int64_t count, float* dst) noexcept {
   return guard([&] {
     const optim::QuantizeSpec spec = make_spec(desc, count);
     if (count > 0) {
       require(codes, "codes");
-      require(absmax, "absmax");
+      require(scales, "scales");
       require(dst, "dst");
-      optim::dequantize(spec, static_cast<const std::uint8_t*>(codes), absmax, count, dst);
+      optim::dequantize(spec, static_cast<const std::uint8_t*>(codes), scales, count, dst);
     }
   });
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An optimizer: parameters, each with the rule's states in a format of its own. Weights and
-// gradients are borrowed; states belong to the optimizer.
+// An optimizer: groups of hyper-parameters, and parameters, each with its rule's states in formats
+// of its own. Weights and gradients are borrowed; states belong to the optimizer.
 //
 // Not thread-safe per object; distinct objects may be used from distinct threads. Every function
 // either does all of its work or throws Error (or bad_alloc) and changes nothing.
@@ -8,104 +8,103 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
+#include "optim/options.h"
+#include "optim/param.h"
 
 namespace nibble::optim {
 
-// Whose numerical conventions are followed (src/math/README.md).
-enum class Mode { kDefault, kTorch, kBnb };
-enum class Nonfinite { kSkipStep, kSkipElement, kPropagate };
-
-struct Options {
-  std::string rule = "adamw";
-  std::string state_format = "int8";
-  std::int64_t block = math::kDefaultBlock;
-  std::string mode = "default";
-  math::Hyper hyper;
-  Nonfinite nonfinite = Nonfinite::kSkipStep;
-  std::int64_t min_quantized_elements = 4096;
+struct Group {
+  int rule = 0;  // index in math::kRules
+  std::vector<double> hyper;
 };
 
-struct ParamSpec {
-  std::string name;
-  std::vector<std::int64_t> shape;
-  std::string state_format;  // "" for the optimizer's
-};
-
-struct AlignedDelete {
-  void operator()(std::byte* p) const noexcept;
-};
-using Buffer = std::unique_ptr<std::byte[], AlignedDelete>;
-
-// What the caller sees of a state: one or two arrays in the order of a checkpoint.
-struct StateArray {
-  std::string name;  // "exp_avg", "exp_avg.absmax"
-  const char* dtype;
-  std::int64_t elements = 0;
-  std::uint64_t bytes = 0;
-  Buffer data;
-};
-
-struct Param {
-  ParamSpec spec;
-  std::int64_t count = 0;
-  int format = 0;  // index in math::kFormats
-  std::int64_t block = 0;
-  std::string reason;  // why this format
-  std::uint64_t state_bytes = 0;
-  std::vector<StateArray> arrays;
-  backend::StateView view[math::kMaxStates];
-  float* weights = nullptr;
+struct StepInput {
+  const void* const* grads = nullptr;  // grads[i] belongs to parameter i, of its dtype
+  std::int64_t n_grads = 0;
+  float grad_scale = 1.0F;
+  bool grads_are_finite = false;  // the caller warrants it
+  bool skip_missing = false;      // null gradients are left out
+  bool found_inf = false;         // the caller saw a gradient that is not finite
+  bool want_norm = false;
+  double max_norm = 0.0;  // 0: no clipping
+  bool collect_errors = false;
 };
 
 struct StepResult {
   bool taken = true;
   std::int64_t nonfinite = 0;
+  double norm = 0.0;  // if it was asked for
 };
 
 class Optimizer {
  public:
   explicit Optimizer(Options options);
 
+  std::int64_t add_group(const std::string& rule, const HyperValues& hypers);
+  void add_format_pattern(std::string pattern, std::string format);
   // Returns the parameter's index.
   std::int64_t add_param(ParamSpec spec);
-  void bind(std::int64_t index, float* weights);
-  // By the names of Hyper's fields.
-  void set_hyper(std::string_view name, double value);
-  double hyper(std::string_view name) const;
-  // Number of steps taken: what the bias corrections count.
+  void bind(std::int64_t index, void* weights, float* scales);
+  void set_hyper(std::int64_t group, std::string_view name, double value);
+  double hyper(std::int64_t group, std::string_view name) const;
+  // Number of steps taken: what the bias corrections and random numbers count.
   std::int64_t step_count() const { return step_count_; }
   void set_step_count(std::int64_t count);
 
-  // grads[i] belongs to parameter i. With `checked` the caller warrants that all are finite.
-  StepResult step(const float* const* grads, std::int64_t n_grads, float grad_scale, bool checked);
+  StepResult step(const StepInput& input);
 
   std::int64_t param_count() const { return static_cast<std::int64_t>(params_.size()); }
   const Param& param(std::int64_t index) const;
-  const StateArray& state(std::int64_t param, std::int64_t index) const;
-  void load_state(std::int64_t param, std::int64_t index, const void* data, std::uint64_t bytes);
+  Param& param(std::int64_t index);
+  const Group& group(std::int64_t index) const;
+  const math::RuleInfo& rule_of(const Param& param) const;
+  std::uint64_t workspace_bytes() const { return workspace_.bytes; }
+  // Of the last step that collected, by rule state; empty if none did.
+  const std::vector<backend::StepStats>& stats() const { return stats_; }
   const Options& options() const { return options_; }
 
  private:
+  // A piece of parallel work, the same for any number of threads.
   struct Range {
     std::int64_t param, first, last;
   };
 
-  void check_step(const float* const* grads, std::int64_t n_grads, float grad_scale) const;
-  std::int64_t count_nonfinite(const float* const* grads, float grad_scale) const;
-  void run(const float* const* grads, float grad_scale, bool skip_elements);
+  void add_ranges(std::int64_t index, const Param& param);
+  void check_step(const StepInput& input) const;
+  backend::Source grad_of(const StepInput& input, std::int64_t param) const;
+  std::int64_t count_nonfinite(const StepInput& input);
+  double grad_norm(const StepInput& input, std::int64_t* nonfinite);
+  void prepare_tasks(const StepInput& input, float grad_scale, bool skip_elements);
+  void measure();
+  void conclude_measures();
+  void run_ranges();
+  void run_matrices();
+  void finish_rank1();
 
   Options options_;
-  int rule_ = 0;
   Mode mode_ = Mode::kDefault;
+  std::vector<Group> groups_;
+  std::vector<std::pair<std::string, std::string>> patterns_;
   std::vector<Param> params_;
-  std::vector<Range> ranges_;  // the units of parallel work, the same for any thread count
-  mutable std::vector<std::int64_t> range_nonfinite_;
+  std::vector<Range> ranges_;           // of element rules
+  std::vector<Range> measured_;         // of those, what is measured first
+  std::vector<Range> leaves_;           // of all parameters, for sums and counts over gradients
+  std::vector<std::int64_t> matrices_;  // parameters whose rule works on the whole matrix
+
+  // Scratch of a step, made when parameters are added.
+  std::vector<backend::StepTask> tasks_;  // by parameter
+  std::vector<backend::Measures> measures_;
+  std::vector<backend::LeafSum> sums_;
+  std::vector<backend::StepStats> range_stats_;
+  std::vector<backend::StepStats> stats_;
+  std::vector<float> terms_;  // by group
+  Buffer64 workspace_;
   std::int64_t step_count_ = 0;
 };
 
@@ -115,6 +114,9 @@ struct Norm {
   double value = 0.0;
   std::int64_t nonfinite = 0;
 };
-Norm global_norm(const float* const* tensors, const std::int64_t* counts, std::int64_t n);
+Norm global_norm(const std::vector<std::pair<backend::Source, std::int64_t>>& tensors);
+
+// out[i] += x[i] * scale, in parallel.
+void accumulate(backend::Source x, std::int64_t count, float scale, float* out);
 
 }  // namespace nibble::optim

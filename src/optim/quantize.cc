@@ -2,12 +2,12 @@
 #include "optim/quantize.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "backend/float_environment.h"
 #include "backend/registry.h"
 #include "core/parallel.h"
 #include "core/status.h"
+#include "optim/options.h"
 
 namespace nibble::optim {
 namespace {
@@ -27,48 +27,61 @@ void for_each_range(std::int64_t count, const Body& body) {
 
 }  // namespace
 
-void check_block(std::int64_t block) {
-  if (block < math::kMinBlock || block > math::kMaxBlock ||
-      !std::has_single_bit(static_cast<std::uint64_t>(block))) {
-    fail(StatusCode::kInvalidArgument, "block_size is {}: a power of two in {} .. {} expected",
-         block, math::kMinBlock, math::kMaxBlock);
-  }
-}
-
-QuantizeSpec make_quantize_spec(std::string_view format, std::string_view mode, std::int64_t block,
-                                bool is_signed) {
+QuantizeSpec make_quantize_spec(std::string_view format, const std::string& mode,
+                                std::int64_t block, bool is_signed) {
   QuantizeSpec spec;
   spec.format = math::find_format(format);
-  if (spec.format < 0 || !math::kFormats[spec.format].block_wise) {
+  if (spec.format < 0 || !math::kFormats[spec.format].quantised) {
     fail(StatusCode::kUnsupported, "\"{}\" is not a quantised format", format);
   }
-  if (mode != "default" && mode != "bnb") {
-    fail(StatusCode::kUnsupported, "no mode \"{}\" for quantising; there are \"default\", \"bnb\"",
-         mode);
+  const math::FormatInfo& info = math::kFormats[spec.format];
+  if (info.scale(is_signed) != math::Scale::kBlock) {
+    fail(StatusCode::kUnsupported, "\"{}\" has no block scales for unsigned values", format);
   }
-  check_block(block);
-  spec.rounding = mode == "bnb" ? math::Rounding::kNearest : math::Rounding::kSafe;
-  spec.block = block;
+  const Mode whose = find_mode(mode);
+  if (whose == Mode::kTorch) {
+    fail(StatusCode::kUnsupported, "mode \"torch\" does not quantise");
+  }
+  spec.rounding = rounding_of(whose);
+  spec.block = block != 0 ? block : info.default_block;
+  check_block(spec.block);
   spec.is_signed = is_signed;
   return spec;
 }
 
+std::array<float, 256> map_values(int format, bool is_signed) {
+  const math::FormatInfo& info = math::kFormats[format];
+  const std::int64_t levels = info.bits == 4 ? 16 : 256;
+  std::array<std::uint8_t, 256> codes{};
+  for (std::size_t k = 0; k < static_cast<std::size_t>(levels); ++k) {
+    if (info.bits == 4) {
+      codes[k / 2] = static_cast<std::uint8_t>(codes[k / 2] | (k << (k % 2 == 0 ? 4 : 0)));
+    } else {
+      codes[k] = static_cast<std::uint8_t>(k);
+    }
+  }
+  std::array<float, 256> out{};
+  const float one = 1.0F;
+  info.decode(is_signed, codes.data(), &one, levels, out.data());
+  return out;
+}
+
 void quantize(const QuantizeSpec& spec, const float* src, std::int64_t count, std::uint8_t* codes,
-              float* absmax) {
+              float* scales) {
   const backend::Backend& backend = backend::active_backend();
   const math::FormatInfo& format = math::kFormats[spec.format];
   for_each_range(count, [&](std::int64_t first, std::int64_t n) {
     backend.quantize(src + first, n, spec.block, spec.format, spec.is_signed, spec.rounding,
-                     codes + format.packed_bytes(first), absmax + first / spec.block);
+                     codes + format.packed_bytes(first), scales + first / spec.block);
   });
 }
 
-void dequantize(const QuantizeSpec& spec, const std::uint8_t* codes, const float* absmax,
+void dequantize(const QuantizeSpec& spec, const std::uint8_t* codes, const float* scales,
                 std::int64_t count, float* dst) {
   const backend::Backend& backend = backend::active_backend();
   const math::FormatInfo& format = math::kFormats[spec.format];
   for_each_range(count, [&](std::int64_t first, std::int64_t n) {
-    backend.dequantize(codes + format.packed_bytes(first), absmax + first / spec.block, n,
+    backend.dequantize(codes + format.packed_bytes(first), scales + first / spec.block, n,
                        spec.block, spec.format, spec.is_signed, dst + first);
   });
 }

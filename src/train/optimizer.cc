@@ -76,8 +76,8 @@ void Optimizer::add(const std::string& name, std::int64_t rows, std::int64_t col
 Optimizer::StepResult Optimizer::step(double learning_rate, double max_grad_norm) {
   StepResult result{};
   const auto n = static_cast<std::int64_t>(grads_.size());
-  check(
-      nibble_global_norm(grads_.data(), counts_.data(), n, &result.grad_norm, &result.non_finite));
+  check(nibble_global_norm(grads_.data(), counts_.data(), nullptr, n, &result.grad_norm,
+                           &result.non_finite));
   if (result.non_finite > 0 || !std::isfinite(result.grad_norm)) {
     result.non_finite = std::max<std::int64_t>(1, result.non_finite);
     return result;

@@ -42,7 +42,7 @@ class Optimizer {
 
   std::unique_ptr<nibble_optimizer, Destroy> handle_;
   std::vector<std::string> names_;
-  std::vector<const float*> grads_;
+  std::vector<const void*> grads_;
   std::vector<std::int64_t> counts_;
   std::uint64_t state_bytes_ = 0;
 };

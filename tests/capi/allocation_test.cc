@@ -85,7 +85,7 @@ TEST(OutOfMemory, CreateAddAndStepLeaveThingsAsTheyWere) {
   }
   std::vector<float> weights(6000, 1.0F);
   std::vector<float> grad(6000, 1.0F);
-  const float* grads[] = {grad.data(), grad.data(), grad.data()};
+  const void* grads[] = {grad.data(), grad.data(), grad.data()};
   for (std::int64_t i = 0; i < 3; ++i) {
     ASSERT_EQ(nibble_optimizer_bind(opt, i, weights.data()), NIBBLE_OK);
   }

@@ -83,10 +83,10 @@ class MisuseOfOptimizer : public ::testing::Test {
     auto desc = api::make<nibble_param_desc>();
     desc.name = name, desc.n_dims = static_cast<std::uint32_t>(shape.size());
     desc.shape = shape.empty() ? nullptr : shape.data();
-    desc.weight_dtype = dtype, desc.state_format = format;
+    desc.weight_format = dtype, desc.state_format = format;
     return nibble_optimizer_add_param(optimizer_.get(), &desc, nullptr, nullptr);
   }
-  nibble_status step(const float* const* grads, std::int64_t n, double scale = 0) {
+  nibble_status step(const void* const* grads, std::int64_t n, double scale = 0) {
     auto desc = api::make<nibble_step_desc>();
     desc.grads = grads, desc.n_grads = n, desc.grad_scale = scale;
     return nibble_optimizer_step(optimizer_.get(), &desc);
@@ -121,7 +121,7 @@ TEST_F(MisuseOfOptimizer, Parameters) {
 }
 
 TEST_F(MisuseOfOptimizer, StepsAndBinding) {
-  const float* grads[] = {grad_.data(), nullptr};
+  const void* grads[] = {grad_.data(), nullptr};
   expect_error(step(grads, 1), NIBBLE_WRONG_ORDER, "no parameters");
   ASSERT_EQ(add("first", {64}), NIBBLE_OK);
   expect_error(step(grads, 1), NIBBLE_WRONG_ORDER, "\"first\") has no weights; bind first");
@@ -179,14 +179,14 @@ TEST(Misuse, OfTensorFunctions) {
   expect_error(nibble_dequantize(&desc, &code, nullptr, 1, &x), NIBBLE_INVALID_ARGUMENT, "absmax");
   desc.format = "fp32";
   expect_error(nibble_quantize(&desc, &x, 1, &code, &absmax), NIBBLE_UNSUPPORTED, "fp32");
-  const float* tensors[] = {nullptr};
+  const void* tensors[] = {nullptr};
   const std::int64_t counts[] = {3};
   double norm = 0;
-  expect_error(nibble_global_norm(tensors, counts, 1, &norm, nullptr), NIBBLE_INVALID_ARGUMENT,
+  expect_error(nibble_global_norm(tensors, counts, nullptr, 1, &norm, nullptr), NIBBLE_INVALID_ARGUMENT,
                "tensor 0");
-  expect_error(nibble_global_norm(tensors, counts, 1, nullptr, nullptr), NIBBLE_INVALID_ARGUMENT,
+  expect_error(nibble_global_norm(tensors, counts, nullptr, 1, nullptr, nullptr), NIBBLE_INVALID_ARGUMENT,
                "out_norm");
-  EXPECT_EQ(nibble_global_norm(nullptr, nullptr, 0, &norm, nullptr), NIBBLE_OK);
+  EXPECT_EQ(nibble_global_norm(nullptr, nullptr, nullptr, 0, &norm, nullptr), NIBBLE_OK);
   EXPECT_EQ(norm, 0.0);
 }
 

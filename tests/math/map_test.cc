@@ -6,7 +6,7 @@
 #include <set>
 
 #include "math/formats/int8.h"
-#include "math/maps/dynamic8_segments.h"
+#include "math/maps/dynamic8_lines.h"
 #include "support/golden.h"
 
 namespace nibble::math {
@@ -79,24 +79,24 @@ TEST(Dynamic8, NanTakesTheFirstCode) {
   EXPECT_EQ(nearest_code(kDynamic8Unsigned, std::nanf("")), 0);
 }
 
-// What dynamic8_segments.h promises, at every bound inside a decade.
-TEST(Dynamic8Segments, ArithmeticErrsOnlyInsideTheTieWindow) {
+// What dynamic8_lines.h promises, at every bound inside a decade.
+TEST(Dynamic8Lines, ArithmeticErrsOnlyInsideTheTieWindow) {
   for (const bool is_signed : {true, false}) {
     const CodeMap& map = map_of(is_signed);
-    const Dynamic8Segments& segments = is_signed ? kSegmentsSigned : kSegmentsUnsigned;
+    const Dynamic8Lines& lines = is_signed ? kLinesSigned : kLinesUnsigned;
     int inside = 0;
     for (int m = is_signed ? 0 : 1; map.zero + m < 255; ++m) {
       const float bound = map.bound[static_cast<std::size_t>(map.zero + m)];
       std::size_t decade = 0;
-      while (decade < 7 && segments.threshold[decade] < bound) {
+      while (decade < 7 && lines.threshold[decade] < bound) {
         ++decade;
       }
-      if (bound == segments.threshold[decade]) {
+      if (bound == lines.threshold[decade]) {
         continue;  // between decades: an exact comparison
       }
       ++inside;
       for (const float a : {bound, std::nextafter(bound, 2.0F)}) {
-        const float t = std::fma(a, segments.slope[decade], segments.offset[decade]);
+        const float t = std::fma(a, lines.slope[decade], lines.offset[decade]);
         EXPECT_LT(std::abs(double{t} - (m + 0.5)), double{kTieWindow} / 2) << m;
       }
     }

@@ -126,7 +126,7 @@ TEST(NonFinite, SkippedStepChangesNothingAndTellsTheCount) {
     const auto states = run.states();
     grad[0] = std::nanf(""), grad[4999] = std::numeric_limits<float>::infinity();
     grad[77] = 3e38F;  // finite, but not after scaling
-    const float* grads[] = {grad.data()};
+    const void* grads[] = {grad.data()};
     std::int64_t bad = -1;
     auto desc = api::make<nibble_step_desc>();
     desc.grads = grads, desc.n_grads = 1, desc.grad_scale = 4.0, desc.out_nonfinite = &bad;
@@ -156,20 +156,20 @@ TEST(NonFinite, SkippedElementLeavesTheOthersAsWithoutIt) {
 
 TEST(GlobalNorm, IsTheNormInDouble) {
   const auto x = make_input("logscale", 100003);
-  const float* tensors[] = {x.data()};
+  const void* tensors[] = {x.data()};
   const std::int64_t count = 100003;
   double sum = 0, norm = 0;
   for (const float v : x) {
     sum += double{v} * v;
   }
   std::int64_t bad = -1;
-  ASSERT_EQ(nibble_global_norm(tensors, &count, 1, &norm, &bad), NIBBLE_OK);
+  ASSERT_EQ(nibble_global_norm(tensors, &count, nullptr, 1, &norm, &bad), NIBBLE_OK);
   EXPECT_NEAR(norm / std::sqrt(sum), 1.0, 1e-12);
   EXPECT_EQ(bad, 0);
   auto y = x;
   y[99999] = std::nanf(""), y[0] = -std::numeric_limits<float>::infinity();
   tensors[0] = y.data();
-  ASSERT_EQ(nibble_global_norm(tensors, &count, 1, &norm, &bad), NIBBLE_OK);
+  ASSERT_EQ(nibble_global_norm(tensors, &count, nullptr, 1, &norm, &bad), NIBBLE_OK);
   EXPECT_EQ(bad, 2);
   EXPECT_TRUE(std::isinf(norm));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Optimizer trajectories and 8-bit codes of real peers. Which files apply, and how they are to be
-// compared, is told by their metadata; tolerances are those of the golden data's README.
+// Optimizer trajectories of real peers. Which files apply, and how they are to be compared, is told
+// by their metadata; tolerances are those of the golden data's README.
 #include "support/golden.h"
 
 #include <fmt/format.h>
@@ -9,20 +9,53 @@
 #include <cmath>
 #include <optional>
 
-#include "support/adamw_oracle.h"
-#include "support/capi.h"
+#include "support/rule_oracle.h"
+#include "support/tensor_case.h"
 
 namespace nibble::test {
 namespace {
 
 struct Recipe {
-  double lr, beta1, beta2, eps, decay;
-  bool int8;
-  std::int64_t block;
-  int steps;
-  std::string mode, compare;
+  TensorCase setup;
+  std::map<std::string, double> hypers;
+  bool defective = false;  // a peer's defect: class B only
+  int steps = 0;
+  std::string compare;
   std::vector<float> w0, grads;
 };
+
+std::string format_of(const std::string& name) {
+  static const std::map<std::string, std::string> kNames = {{"fp32", "fp32"},
+                                                            {"fp32_row", "fp32"},
+                                                            {"fp32_col", "fp32"},
+                                                            {"fp8_e4m3", "fp8"},
+                                                            {"int4_de_signed", "int4"},
+                                                            {"int4_linear_nozero", "int4"},
+                                                            {"int8_dynamic_signed", "int8"},
+                                                            {"int8_dynamic_unsigned", "int8"},
+                                                            {"", ""}};
+  const auto at = kNames.find(name);
+  return at != kNames.end() ? at->second : "?";
+}
+
+std::map<std::string, double> read_hypers(const formats::Json& r, const std::string& rule) {
+  std::map<std::string, double> out = hypers_of(rule);
+  for (auto& [name, value] : out) {
+    const char* key = name == "learning_rate" ? "lr" : name.c_str();
+    if (r.contains(key) && r.at(key).is_number()) {
+      value = r.at(key);
+    } else if (r.contains(key) && r.at(key).is_boolean()) {
+      value = r.at(key).get<bool>() ? 1 : 0;
+    }
+  }
+  for (std::size_t i = 0; r.contains("betas") && i < r.at("betas").size(); ++i) {
+    out[fmt::format("beta{}", i + 1)] = r.at("betas").at(i);
+  }
+  if (r.contains("eps") && r.at("eps").is_array()) {
+    out["eps"] = r.at("eps").at(0), out["eps2"] = r.at("eps").at(1);
+  }
+  return out;
+}
 
 // Why a file is not for this version, or its recipe.
 std::optional<Recipe> read_recipe(const GoldenFile& file, std::string& why) {
@@ -30,44 +63,54 @@ std::optional<Recipe> read_recipe(const GoldenFile& file, std::string& why) {
     why = reason;
     return std::nullopt;
   };
-  const std::string format1 = file.text("format1");
-  const bool fp32 = format1 == "fp32" && file.text("format2") == "fp32";
-  const bool int8 =
-      format1 == "int8_dynamic_signed" && file.text("format2") == "int8_dynamic_unsigned";
+  const std::string format1 = format_of(file.text("format1"));
+  const std::string format2 = format_of(file.text("format2"));
   const std::string mode = file.text("mode");
-  if (file.text("rule") != "adamw") return refuse("rule " + file.text("rule"));
-  if (!fp32 && !int8) return refuse("format " + format1);
-  if (mode != "torch" && mode != "bnb" && mode != "bnb_cpu_lookup") return refuse("mode " + mode);
-  if (file.text("weight_dtype") != "fp32") return refuse("weights " + file.text("weight_dtype"));
-  if (file.text("decay") != "decoupled_before") return refuse("decay " + file.text("decay"));
+  const auto rules = rule_names();
+  Recipe out;
+  out.setup.rule = file.text("rule");
+  if (std::find(rules.begin(), rules.end(), out.setup.rule) == rules.end()) {
+    return refuse("rule " + out.setup.rule);
+  }
+  if (format1 == "?" || format2 == "?" || (!format2.empty() && format1 != format2)) {
+    return refuse("formats " + file.text("format1") + ", " + file.text("format2"));
+  }
+  out.defective = mode == "bnb_cpu_lookup";
+  if (!out.defective && mode != "torch" && mode != "torchao" && mode != "bnb") {
+    return refuse("mode " + mode);
+  }
+  const bool bf16 = file.text("weight_dtype") == "bf16";
+  if (!bf16 && file.text("weight_dtype") != "fp32") return refuse(file.text("weight_dtype"));
+  out.setup.format = format1;
+  out.setup.mode = out.defective ? "default" : mode;
+  out.setup.weights = bf16 ? "bf16_nearest" : "fp32";
+  out.setup.bf16_grads = file.text("grad_dtype") == "bf16";
   const formats::Json& r = file.recipe;
-  Recipe out{r.at("lr"),
-             r.at("betas").at(0),
-             r.at("betas").at(1),
-             r.at("eps"),
-             r.at("weight_decay"),
-             int8,
-             int8 ? r.at("block").get<std::int64_t>() : 0,
-             r.at("steps"),
-             mode,
-             file.text("compare"),
-             {},
-             {}};
+  out.setup.block = r.contains("block") && r.at("block").is_number() && format1 != "fp32"
+                        ? r.at("block").get<std::int64_t>()
+                        : 0;
+  out.setup.rows = r.contains("rows") ? r.at("rows").get<std::int64_t>() : 0;
+  out.hypers = read_hypers(r, out.setup.rule);
+  out.setup.nonfinite = NIBBLE_NONFINITE_SKIP_STEP;
+  out.steps = r.at("steps");
+  out.compare = file.text("compare");
   const GoldenFile inputs = open_golden(golden_dir() / file.text("inputs"));
   out.w0 = inputs.values<float>("w0");
   out.grads = inputs.values<float>("g");
   return out;
 }
 
-OneTensor make_run(const Recipe& recipe, const char* mode) {
-  nibble_optimizer_desc desc = adamw_desc(recipe.int8 ? "int8" : "fp32", mode);
-  desc.block_size = recipe.block;
-  desc.learning_rate = recipe.lr;
-  desc.beta1 = recipe.beta1;
-  desc.beta2 = recipe.beta2;
-  desc.eps = recipe.eps;
-  desc.weight_decay = recipe.decay;
-  return {desc, recipe.w0};
+CaseRun make_run(const Recipe& recipe, const std::string& mode) {
+  TensorCase setup = recipe.setup;
+  setup.mode = mode;
+  setup.hypers = as_hypers(recipe.hypers);
+  return {setup, recipe.w0};
+}
+
+std::vector<float> grad_at(const Recipe& recipe, int step) {
+  const auto n = static_cast<std::ptrdiff_t>(recipe.w0.size());
+  const auto begin = recipe.grads.begin() + (step - 1) * n;
+  return {begin, begin + n};
 }
 
 struct Difference {
@@ -100,91 +143,174 @@ double equal_share(const std::vector<std::uint8_t>& a, const std::vector<std::ui
   return static_cast<double>(equal) / static_cast<double>(a.size());
 }
 
-// Class A: the same arithmetic, to rounding.
-void expect_weights(const GoldenFile& file, const Recipe& recipe, const OneTensor& run, int t) {
+// Quantised states: the same arithmetic, to rounding. fp32 states: 1e-6 and 1e-5 relative.
+void expect_weights(const GoldenFile& file, const Recipe& recipe, const CaseRun& run, int t) {
   const std::string key = fmt::format("p.{}", t);
   if (!file.has(key)) {
     return;
   }
   const auto expected = file.values<float>(key);
-  if (!recipe.int8) {
+  const auto weights = run.weights();
+  const Difference d = compare(weights, expected);
+  if (recipe.setup.format == "fp32") {
     for (std::size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_NEAR(run.weights[i], expected[i], 1e-6 + 1e-5 * std::abs(expected[i])) << key;
+      ASSERT_NEAR(weights[i], expected[i], 1e-6 + 1e-5 * std::abs(expected[i])) << key << " " << i;
     }
-    return;
-  }
-  const Difference d = compare(run.weights, expected);
-  if (t <= 2) {
-    EXPECT_LE(d.largest, 1e-6) << file.name << " " << key;
+  } else if (t <= 2 && recipe.setup.mode == "bnb") {
+    EXPECT_LE(d.largest, 1e-6) << key;
   } else {
-    EXPECT_GE(d.within_1e6, 0.999) << file.name << " " << key;
-    EXPECT_LE(d.largest, 2e-4) << file.name << " " << key;
+    EXPECT_GE(d.within_1e6, 0.999) << key;
+    EXPECT_LE(d.largest, recipe.setup.mode == "torchao" ? 1e-4 : 2e-4) << key;
   }
 }
 
-void expect_states(const GoldenFile& file, const Recipe& recipe, const OneTensor& run, int t) {
-  const char* names[2] = {"exp_avg", "exp_avg_sq"};
-  for (int s = 0; s < 2; ++s) {
-    const std::string numbered = fmt::format("state{}.{}", s + 1, t);
-    const std::string key = file.has(numbered) ? numbered : fmt::format("{}.{}", names[s], t);
+// The names under which peers keep the rule's state s at step t; "" if the file has none.
+std::string state_key(const GoldenFile& file, const std::string& name, int s, int t) {
+  for (const std::string& key : {fmt::format("{}.{}", name, t), fmt::format("{}.codes.{}", name, t),
+                                 fmt::format("state{}.{}", s + 1, t)}) {
+    if (file.has(key)) {
+      return key;
+    }
+  }
+  return "";
+}
+
+void expect_scales(const GoldenFile& file, const Recipe& recipe, const std::vector<float>& scales,
+                   const std::string& name, int s, int t) {
+  for (const std::string& key :
+       {fmt::format("{}.scale.{}", name, t), fmt::format("absmax{}.{}", s + 1, t)}) {
     if (!file.has(key)) {
       continue;
     }
-    if (recipe.int8) {
-      EXPECT_GE(equal_share(run.state<std::uint8_t>(names[s]), file.values<std::uint8_t>(key)),
-                0.999)
-          << file.name << " " << key;
-      const auto absmax = run.state<float>(std::string(names[s]) + ".absmax");
-      const auto expected = file.values<float>(fmt::format("absmax{}.{}", s + 1, t));
-      for (std::size_t i = 0; i < absmax.size(); ++i) {
-        ASSERT_NEAR(absmax[i], expected[i], 1e-30 + 1e-5 * expected[i]) << key;
-      }
-    } else {
-      const auto state = run.state<float>(names[s]);
-      const auto expected = file.values<float>(key);
-      for (std::size_t i = 0; i < state.size(); ++i) {
-        // DeepSpeed takes 1 - beta2 in float: 1.3e-5 of v.
-        ASSERT_NEAR(state[i], expected[i], 1e-9 + 2e-5 * std::abs(expected[i])) << key;
-      }
+    const auto expected = file.values<float>(key);
+    ASSERT_EQ(expected.size(), scales.size());
+    // torchao's own quantised runs drift: its tie rule decides some codes by the last bit.
+    const double tolerance = recipe.setup.mode == "torchao" && t > 1 ? 1e-2 : 1e-5;
+    std::size_t near = 0;
+    for (std::size_t i = 0; i < scales.size(); ++i) {
+      near += std::abs(scales[i] - expected[i]) <= 1e-30 + tolerance * expected[i] ? 1 : 0;
+    }
+    EXPECT_GE(static_cast<double>(near), 0.999 * static_cast<double>(scales.size())) << key;
+  }
+}
+
+void expect_states(const GoldenFile& file, const Recipe& recipe, const CaseRun& run, int t) {
+  const bool quantised = recipe.setup.format != "fp32";
+  const auto n = static_cast<std::int64_t>(run.optimizer().info(0).n_states);
+  int s = -1;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const nibble_state_info info = run.optimizer().state(0, i);
+    const std::string name = info.name;
+    if (name.find('.') != std::string::npos) {
+      continue;
+    }
+    const std::string key = state_key(file, name, ++s, t);
+    if (key.empty()) {
+      continue;
+    }
+    const auto* bytes = static_cast<const std::uint8_t*>(info.data);
+    if (quantised) {
+      EXPECT_GE(equal_share({bytes, bytes + info.bytes}, file.values<std::uint8_t>(key)), 0.999)
+          << key;
+      const nibble_state_info scale = run.optimizer().state(0, i + 1);
+      const auto* values = static_cast<const float*>(scale.data);
+      expect_scales(file, recipe, {values, values + scale.count}, name, s, t);
+      continue;
+    }
+    const auto expected = file.values<float>(key);
+    const auto* state = static_cast<const float*>(info.data);
+    for (std::size_t j = 0; j < expected.size(); ++j) {
+      // DeepSpeed takes 1 - beta2 in float: 1.3e-5 of v.
+      ASSERT_NEAR(state[j], expected[j], 1e-8 + 2e-5 * std::abs(expected[j])) << key << " " << j;
     }
   }
 }
 
-// Class B: within what 8-bit states cost against fp32, on the blocks that are not adversarial.
-// The bounds are for a learning rate of 1e-3; updates are proportional to it.
-void expect_class_b(const Recipe& recipe, const OneTensor& run, const AdamWOracle& fp32) {
-  std::vector<bool> use(run.weights.size());
-  for (std::size_t i = 0; i < use.size(); ++i) {
-    const std::size_t block = i / 256;
+std::vector<bool> well_behaved(std::size_t n) {
+  std::vector<bool> use(n);
+  for (std::size_t i = 0; i < n; ++i) {
     constexpr std::size_t kAdversarial[] = {3, 5, 8, 11, 13, 16, 19};
-    use[i] = std::find(std::begin(kAdversarial), std::end(kAdversarial), block) ==
+    use[i] = std::find(std::begin(kAdversarial), std::end(kAdversarial), i / 256) ==
              std::end(kAdversarial);
   }
-  const Difference d = compare(run.weights, fp32.w, use);
-  const double scale = recipe.lr / 1e-3;
-  EXPECT_LE(d.rms, 1.0e-4 * scale);
-  EXPECT_LE(d.p999, 4e-4 * scale);
-  EXPECT_LE(d.largest, 6e-4 * scale);
-  EXPECT_LE(compare(run.weights, fp32.w).largest, 0.02 * scale) << "adversarial blocks";
+  return use;
+}
+
+// bf16 weights. The first step reads no quantised state: every bit is equal. Later the peer's
+// quantiser is defective (README of the golden data), so that a weight near 0, whose unit in the
+// last place is far below an update, may be off by twice what class B allows (its own error and the
+// peer's); 98 % are equal still.
+void expect_bf16(const GoldenFile& file, const CaseRun& run, int t) {
+  const std::string key = fmt::format("p.{}", t);
+  if (!file.has(key)) {
+    return;
+  }
+  const auto expected = file.values<std::uint16_t>(key);
+  const auto weights = run.weights();
+  const auto use = well_behaved(expected.size());
+  std::size_t equal = 0, all = 0;
+  double largest = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!use[i]) {
+      continue;
+    }
+    const int ulps = std::abs(static_cast<int>(math::float_to_bf16(weights[i])) - expected[i]);
+    const double distance = std::abs(double{weights[i]} - math::bf16_to_float(expected[i]));
+    ++all;
+    equal += ulps == 0 ? 1 : 0;
+    largest = std::max(largest, ulps > 1 ? distance : 0.0);
+  }
+  std::cout << fmt::format("{} {}: {} of {} equal, largest distance beyond 1 ulp {:.2e}\n",
+                           file.name, key, equal, all, largest);
+  EXPECT_GE(static_cast<double>(equal), (t == 1 ? 1.0 : 0.98) * static_cast<double>(all)) << key;
+  EXPECT_LE(largest, t == 1 ? 0.0 : 2 * 6e-4) << key;
+}
+
+// Class B: within what 8-bit states cost against fp32, on the blocks that are not adversarial. Its
+// bounds were taken from AdamW at a learning rate of 1e-3, and updates are proportional to that.
+// For other rules the peer's own distance from fp32 is a bound too: a sign that flips costs Lion
+// more.
+void expect_class_b(const GoldenFile& file, const Recipe& recipe, const CaseRun& run,
+                    const RuleOracle& fp32) {
+  const auto weights = run.weights();
+  const auto use = well_behaved(weights.size());
+  const Difference ours = compare(weights, fp32.w, use);
+  const double scale = recipe.hypers.at("learning_rate") / 1e-3;
+  Difference bound{6e-4 * scale, 1e-4 * scale, 4e-4 * scale, 0};
+  double anywhere = 0.02 * scale;
+  if (recipe.setup.rule != "adamw") {
+    const auto peer = file.values<float>(fmt::format("p.{}", recipe.steps));
+    const Difference theirs = compare(peer, fp32.w, use);
+    std::cout << fmt::format("{}: rms {:.2e}, theirs {:.2e}; largest {:.2e}, theirs {:.2e}\n",
+                             file.name, ours.rms, theirs.rms, ours.largest, theirs.largest);
+    bound = {std::max(bound.largest, 1.05 * theirs.largest), std::max(bound.rms, 1.05 * theirs.rms),
+             std::max(bound.p999, 1.05 * theirs.p999), 0};
+    anywhere = std::max(anywhere, 1.05 * compare(peer, fp32.w).largest);
+  }
+  EXPECT_LE(ours.rms, bound.rms);
+  EXPECT_LE(ours.p999, bound.p999);
+  EXPECT_LE(ours.largest, bound.largest);
+  EXPECT_LE(compare(weights, fp32.w).largest, anywhere) << "adversarial blocks";
 }
 
 void run_file(const GoldenFile& file, const Recipe& recipe) {
-  const bool lookup = recipe.mode == "bnb_cpu_lookup";  // its quantiser is defective: class B only
-  OneTensor run = make_run(recipe, lookup ? "default" : recipe.mode.c_str());
-  AdamWOracle fp32 =
-      make_oracle(recipe.lr, recipe.beta1, recipe.beta2, recipe.eps, recipe.decay, recipe.w0);
+  CaseRun run = make_run(recipe, recipe.setup.mode);
+  const auto rows = static_cast<std::size_t>(std::max<std::int64_t>(recipe.setup.rows, 1));
+  RuleOracle fp32(recipe.setup.rule, recipe.hypers, recipe.w0, rows);
   for (int t = 1; t <= recipe.steps; ++t) {
-    const float* grad = recipe.grads.data() + static_cast<std::size_t>(t - 1) * recipe.w0.size();
-    ASSERT_TRUE(run.step(grad));
-    if (lookup) {
-      fp32.step(grad);
+    const auto grad = grad_at(recipe, t);
+    ASSERT_TRUE(run.step(grad, 1.0));
+    if (recipe.compare == "bf16_ulp") {
+      expect_bf16(file, run, t);
+    } else if (recipe.defective) {
+      fp32.step(grad.data());
     } else {
       expect_weights(file, recipe, run, t);
       expect_states(file, recipe, run, t);
     }
   }
-  if (lookup) {
-    expect_class_b(recipe, run, fp32);
+  if (recipe.defective && recipe.compare != "bf16_ulp") {
+    expect_class_b(file, recipe, run, fp32);
   }
 }
 
@@ -193,7 +319,7 @@ TEST(GoldenTrajectories, AgreeWithThePeers) {
   if (files.empty()) {
     GTEST_SKIP() << "no golden trajectories in " << golden_dir();
   }
-  int covered = 0;
+  std::size_t covered = 0;
   for (const GoldenFile& file : files) {
     std::string why;
     const auto recipe = read_recipe(file, why);
@@ -206,92 +332,49 @@ TEST(GoldenTrajectories, AgreeWithThePeers) {
     ++covered;
   }
   std::cout << covered << " of " << files.size() << " trajectories covered\n";
-  EXPECT_GT(covered, 0);
+  EXPECT_EQ(covered, files.size());
 }
 
 // With the plain nearest rule the block with one outlier jumps by more than 1 (the golden README's
-// second defect); the default mode must not. The first half is the control.
+// second defect); the default mode must not, in any format. The first is the control.
 TEST(GoldenTrajectories, DefaultModeStaysByFp32WhereNearestDoesNot) {
+  int files = 0;
   for (const GoldenFile& file : golden_files("optimizer_trajectory")) {
     std::string why;
-    const auto recipe = read_recipe(file, why);
-    if (!recipe || recipe->mode != "bnb") {
+    auto recipe = read_recipe(file, why);
+    if (!recipe || recipe->setup.mode != "bnb" || recipe->setup.rule != "adamw") {
       continue;
     }
-    OneTensor safe = make_run(*recipe, "default");
-    OneTensor nearest = make_run(*recipe, "bnb");
-    AdamWOracle fp32 = make_oracle(recipe->lr, recipe->beta1, recipe->beta2, recipe->eps,
-                                   recipe->decay, recipe->w0);
-    for (int t = 0; t < recipe->steps; ++t) {
-      const float* grad = recipe->grads.data() + static_cast<std::size_t>(t) * recipe->w0.size();
-      ASSERT_TRUE(safe.step(grad));
-      ASSERT_TRUE(nearest.step(grad));
-      fp32.step(grad);
+    ++files;
+    RuleOracle fp32("adamw", recipe->hypers, recipe->w0);
+    CaseRun nearest = make_run(*recipe, "bnb");
+    std::vector<std::pair<std::string, CaseRun>> safe;
+    safe.reserve(8);
+    for (const char* format : {"int8", "int8_log", "fp8", "int4"}) {
+      recipe->setup.format = format;
+      recipe->setup.block = 0;
+      safe.emplace_back(std::piecewise_construct, std::forward_as_tuple(format),
+                        std::forward_as_tuple(make_run(*recipe, "default")));
     }
-    const double scale = recipe->lr / 1e-3;
-    EXPECT_GT(compare(nearest.weights, fp32.w).largest, 0.02 * scale) << file.name;
-    EXPECT_LE(compare(safe.weights, fp32.w).largest, 0.02 * scale) << file.name;
-  }
-}
-
-void check_codes(const GoldenFile& codes, const GoldenFile& inputs, const std::string& key) {
-  // <input>.b<block>.<s|u>.q
-  const std::size_t b = key.find(".b");
-  const std::size_t s = key.find('.', b + 1);
-  auto desc = api::make<nibble_quantize_desc>();
-  desc.mode = "bnb";
-  desc.block_size = std::stoll(key.substr(b + 2, s - b - 2));
-  desc.is_signed = key[s + 1] == 's' ? 1 : 0;
-  if (!inputs.has(key.substr(0, b) + ".x")) {
-    std::cout << "not covered: " << key << " (no fp32 input)\n";
-    return;
-  }
-  const auto x = inputs.values<float>(key.substr(0, b) + ".x");
-  const auto expected = codes.values<std::uint8_t>(key);
-  const auto n = static_cast<std::int64_t>(x.size());
-  std::vector<std::uint8_t> q(x.size());
-  std::vector<float> absmax((x.size() + 31) / 32);
-  ASSERT_EQ(nibble_quantize(&desc, x.data(), n, q.data(), absmax.data()), NIBBLE_OK);
-  ASSERT_EQ(q.size(), expected.size());
-  EXPECT_EQ(std::memcmp(q.data(), expected.data(), q.size()), 0) << key;
-  const std::string stem = key.substr(0, key.size() - 1);
-  if (inputs.has(stem + "absmax")) {
-    const auto scales = inputs.values<float>(stem + "absmax");
-    EXPECT_EQ(std::memcmp(absmax.data(), scales.data(), scales.size() * sizeof(float)), 0) << key;
-  }
-  if (inputs.has(stem + "q") && inputs.has(stem + "dq")) {  // a peer's own codes decode alike
-    const auto peer_codes = inputs.values<std::uint8_t>(stem + "q");
-    const auto dq = inputs.values<float>(stem + "dq");
-    std::vector<float> out(x.size());
-    ASSERT_EQ(nibble_dequantize(&desc, peer_codes.data(), absmax.data(), n, out.data()), NIBBLE_OK);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      ASSERT_EQ(out[i], dq[i]) << stem << "dq " << i;
-    }
-  }
-}
-
-TEST(GoldenQuantize8, NearestCodesAreEqual) {
-  int keys = 0;
-  for (const std::string& isa : usable_isas()) {
-    const ScopedIsa forced(isa);
-    for (const GoldenFile& file : golden_files("quantize8")) {
-      if (file.text("mode") != "bnb") {
-        std::cout << "codes not covered: " << file.name << " (mode " << file.text("mode") << ")\n";
-        continue;
+    for (int t = 1; t <= recipe->steps; ++t) {
+      const auto grad = grad_at(*recipe, t);
+      ASSERT_TRUE(nearest.step(grad, 1.0));
+      for (auto& [format, run] : safe) {
+        ASSERT_TRUE(run.step(grad, 1.0));
       }
-      const GoldenFile inputs = open_golden(golden_dir() / file.text("inputs"));
-      for (const auto& tensor : file.file->tensors()) {
-        if (tensor.name.ends_with(".q")) {
-          check_codes(file, inputs, tensor.name);
-          ++keys;
-        }
-      }
+      fp32.step(grad.data());
+    }
+    const double scale = recipe->hypers.at("learning_rate") / 1e-3;
+    EXPECT_GT(compare(nearest.weights(), fp32.w).largest, 0.02 * scale) << file.name;
+    for (const auto& [format, run] : safe) {
+      const double largest = compare(run.weights(), fp32.w).largest;
+      std::cout << file.name << " " << format << ": largest distance from fp32 " << largest << "\n";
+      EXPECT_LE(largest, 0.02 * scale) << file.name << " " << format;
     }
   }
-  if (keys == 0) {
-    GTEST_SKIP() << "no golden codes in " << golden_dir();
+  if (files == 0) {
+    GTEST_SKIP() << "no golden trajectories in " << golden_dir();
   }
-  std::cout << keys << " code tensors compared\n";
 }
 
 }  // namespace

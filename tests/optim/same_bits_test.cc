@@ -3,99 +3,114 @@
 #include <gtest/gtest.h>
 #include <xmmintrin.h>
 
-#include "support/capi.h"
-#include "support/inputs.h"
+#include <filesystem>
+#include <limits>
+
+#include "support/tensor_case.h"
 
 namespace nibble::test {
 namespace {
 
-struct Outcome {
-  std::vector<float> weights;
-  std::vector<std::vector<std::uint8_t>> states;
-};
-
-bool same_bits(const Outcome& a, const Outcome& b) {
-  return a.states == b.states &&
-         std::memcmp(a.weights.data(), b.weights.data(), a.weights.size() * sizeof(float)) == 0;
+void expect_same(const TensorCase& setup, const std::string& input, std::size_t n, int steps) {
+  const auto with = [&](const std::string& isa) {
+    const ScopedIsa forced(isa);
+    return bytes_after(setup, input, n, steps);
+  };
+  const auto scalar = with("scalar");
+  for (const std::string& isa : usable_isas()) {
+    ASSERT_TRUE(scalar == with(isa)) << isa << " " << setup.name() << " " << input << " " << n;
+  }
 }
 
-Outcome run(const char* format, const char* mode, std::int64_t block, const std::string& input,
-            std::size_t n, int steps) {
-  nibble_optimizer_desc desc = adamw_desc(format, mode);
-  desc.block_size = block;
-  desc.nonfinite = NIBBLE_NONFINITE_PROPAGATE;
-  OneTensor one(desc, make_input("normal", n, 50));
-  for (int t = 0; t < steps; ++t) {
-    const auto grad = make_input(input, n, static_cast<std::uint64_t>(t + 1));
-    one.step(grad.data(), 0.5);
+TEST(SameBits, EveryRuleFormatAndWeightChoice) {
+  ASSERT_FALSE(usable_isas().empty());
+  for (const TensorCase& setup : all_cases(13)) {
+    for (const char* input : {"normal", "logscale", "outlier", "signed zeros"}) {
+      expect_same(setup, input, 13 * 41, 3);
+    }
   }
-  return {one.weights, one.states()};
+  for (const TensorCase& setup : all_cases(64)) {
+    expect_same(setup, "normal", 64 * 257, 2);  // 16448: whole blocks and a tail
+  }
 }
 
-TEST(SameBits, EveryInstructionSetOverTailsAndAdversarialInputs) {
-  const auto isas = usable_isas();
-  ASSERT_FALSE(isas.empty());
-  std::vector<std::size_t> sizes = {1000, 4095, 70001};
-  for (std::size_t n = 1; n <= 257; n += n < 70 ? 1 : 11) {
-    sizes.push_back(n);
+TEST(SameBits, EveryFormatOverTailsAndAdversarialInputs) {
+  for (const std::string& format : state_format_names()) {
+    for (std::size_t n = 1; n <= 257; n += n < 70 ? 1 : 11) {
+      for (const char* input : kInputNames) {
+        TensorCase setup;
+        setup.format = format, setup.rows = format == "int4_rank1" ? 1 : 0;
+        expect_same(setup, input, n, 2);
+      }
+    }
   }
-  for (const std::size_t n : sizes) {
-    for (const char* input : kInputNames) {
-      for (const auto& [format, mode, block] : {std::tuple{"fp32", "default", 0},
-                                                {"int8", "default", 256},
-                                                {"int8", "bnb", 256},
-                                                {"int8", "default", 32},
-                                                {"int8", "bnb", 2048}}) {
-        const auto with = [&](const std::string& isa) {
+  for (const auto& [mode, block] : {std::pair{"default", 32}, {"bnb", 256}, {"bnb", 2048}}) {
+    for (const std::size_t n : {1000U, 4095U, 70001U}) {
+      for (const char* input : kInputNames) {
+        TensorCase setup;
+        setup.mode = mode, setup.block = block;
+        expect_same(setup, input, n, 2);
+      }
+    }
+  }
+}
+
+TEST(SameBits, EveryWeightFormatOverTails) {
+  for (const std::string& weights : weight_format_names()) {
+    for (std::size_t n = 1; n <= 257; n += n < 70 ? 3 : 17) {
+      for (const char* input : {"normal", "huge", "zeros"}) {
+        TensorCase setup;
+        setup.weights = weights, setup.bf16_grads = true, setup.hypers = {{"learning_rate", 0.1}};
+        expect_same(setup, input, n, 2);
+      }
+    }
+  }
+}
+
+TEST(SameBits, NonFiniteGradients) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const auto policy : {NIBBLE_NONFINITE_PROPAGATE, NIBBLE_NONFINITE_SKIP_ELEMENT}) {
+      for (const std::string& format : state_format_names()) {
+        TensorCase setup;
+        setup.format = format, setup.rows = 10, setup.nonfinite = policy;
+        std::vector<std::vector<std::vector<std::uint8_t>>> outcomes;
+        for (const std::string& isa : usable_isas()) {
           const ScopedIsa forced(isa);
-          return run(format, mode, block, input, n, n > 4096 ? 2 : 3);
-        };
-        const Outcome scalar = with("scalar");
-        for (const std::string& isa : isas) {
-          ASSERT_TRUE(same_bits(scalar, with(isa)))
-              << isa << " " << format << " " << mode << " " << block << " " << input << " " << n;
+          CaseRun run(setup, make_input("normal", 700));
+          auto grad = make_input("normal", 700, 3);
+          grad[5] = bad, grad[300] = -bad;
+          run.step(grad);
+          outcomes.push_back(run.bytes());
+          EXPECT_TRUE(outcomes.front() == outcomes.back()) << isa << " " << setup.name();
         }
       }
     }
   }
 }
 
-TEST(SameBits, NonFiniteGradientsThatPropagate) {
-  for (const float bad :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    for (const char* mode : {"default", "bnb"}) {
-      std::vector<std::vector<std::vector<std::uint8_t>>> states;
-      for (const std::string& isa : usable_isas()) {
-        const ScopedIsa forced(isa);
-        nibble_optimizer_desc desc = adamw_desc("int8", mode);
-        desc.nonfinite = NIBBLE_NONFINITE_PROPAGATE;
-        OneTensor one(desc, make_input("normal", 700));
-        auto grad = make_input("normal", 700, 3);
-        grad[5] = bad;
-        grad[300] = -bad;
-        one.step(grad.data());
-        states.push_back(one.states());
-        EXPECT_EQ(states.front(), states.back()) << isa;
-      }
+TEST(SameBits, AnyThreadCount) {
+  const auto x = make_input("logscale", 500003);
+  std::vector<double> norms;
+  for (const TensorCase& base : all_cases(300)) {
+    const bool dear = base.rule == "muon" || base.mode != "default";
+    const std::size_t n = dear ? 300 * 40 : 300 * 1000;
+    std::vector<std::vector<std::vector<std::uint8_t>>> outcomes;
+    for (const int threads : {1, 2, 7}) {
+      const ScopedThreads scoped(threads);
+      EXPECT_EQ(nibble_thread_count(), threads);
+      outcomes.push_back(bytes_after(base, "normal", n, 2));
+      ASSERT_TRUE(outcomes.front() == outcomes.back()) << threads << " " << base.name();
     }
   }
-}
-
-TEST(SameBits, AnyThreadCount) {
-  std::vector<Outcome> outcomes;
-  std::vector<double> norms;
-  const auto x = make_input("logscale", 500003);
   for (const int threads : {1, 2, 3, 7, 16}) {
     const ScopedThreads scoped(threads);
-    EXPECT_EQ(nibble_thread_count(), threads);
-    outcomes.push_back(run("int8", "default", 256, "normal", 300007, 3));
-    EXPECT_TRUE(same_bits(outcomes.front(), outcomes.back())) << threads;
     for (const std::string& isa : usable_isas()) {
       const ScopedIsa forced(isa);
-      const float* tensors[] = {x.data(), x.data() + 1};
+      const void* tensors[] = {x.data(), x.data() + 1};
       const std::int64_t counts[] = {500003, 77};
       double norm = 0;
-      api::check(nibble_global_norm(tensors, counts, 2, &norm, nullptr));
+      api::check(nibble_global_norm(tensors, counts, nullptr, 2, &norm, nullptr));
       norms.push_back(norm);
       EXPECT_EQ(norms.front(), norm) << threads << " " << isa;
     }
@@ -103,47 +118,62 @@ TEST(SameBits, AnyThreadCount) {
 }
 
 TEST(SameBits, WhateverTheCallersFloatingPointEnvironment) {
-  const Outcome plain = run("int8", "default", 256, "denormal", 5000, 3);
   const ScopedThreads one_thread(1);
-  OneTensor one(adamw_desc("int8"), make_input("normal", 5000, 50));
-  const unsigned saved = _mm_getcsr();
-  const unsigned odd = saved | 0x8040U | 0x4000U;  // flush denormals to zero, round upwards
-  for (std::uint64_t t = 1; t <= 3; ++t) {
-    const auto grad = make_input("denormal", 5000, t);
-    _mm_setcsr(odd);
-    one.step(grad.data(), 0.5);
-    const unsigned after = _mm_getcsr();
-    _mm_setcsr(saved);
-    EXPECT_EQ(after & 0xffc0U, odd & 0xffc0U) << "the caller's environment was not restored";
+  for (const TensorCase& setup : all_cases(10)) {
+    const auto plain = bytes_after(setup, "denormal", 5000, 3);
+    CaseRun run(setup, make_input("normal", 5000, 50));
+    const unsigned saved = _mm_getcsr();
+    const unsigned odd = saved | 0x8040U | 0x4000U;  // flush denormals to zero, round upwards
+    for (std::uint64_t t = 1; t <= 3; ++t) {
+      const auto grad = make_input("denormal", 5000, t);
+      _mm_setcsr(odd);
+      run.step(grad);
+      const unsigned after = _mm_getcsr();
+      _mm_setcsr(saved);
+      EXPECT_EQ(after & 0xffc0U, odd & 0xffc0U) << "the caller's environment was not restored";
+    }
+    EXPECT_TRUE(plain == run.bytes()) << setup.name();
   }
-  EXPECT_TRUE(same_bits(plain, {one.weights, one.states()}));
 }
 
-TEST(SameBits, AfterSaveAndLoad) {
-  for (const char* format : {"fp32", "int8"}) {
-    const std::size_t n = 5001;
-    OneTensor whole(adamw_desc(format), make_input("normal", n, 50));
-    std::vector<std::vector<float>> grads;
-    for (std::uint64_t t = 1; t <= 8; ++t) {
-      grads.push_back(make_input("normal", n, t));
+TEST(SameBits, AfterSaveAndLoadOfEveryRuleAndFormat) {
+  for (const TensorCase& setup : all_cases(10)) {
+    const std::size_t n = 5010;
+    CaseRun whole(setup, make_input("normal", n, 50));
+    for (std::uint64_t t = 1; t <= 3; ++t) {
+      whole.step(make_input("normal", n, t));
     }
-    for (int t = 0; t < 4; ++t) {
-      whole.step(grads[static_cast<std::size_t>(t)].data());
+    // By arrays, and by the library's own checkpoint.
+    const auto directory = std::filesystem::temp_directory_path() / "nibble_same_bits_checkpoint";
+    std::filesystem::remove_all(directory);
+    whole.optimizer().save(directory.string());
+    for (const bool own : {false, true}) {
+      CaseRun resumed(setup, make_input("normal", n, 51));
+      resumed.data() = whole.data();
+      resumed.scales() = whole.scales();
+      if (own) {
+        resumed.optimizer().load(directory.string());
+      } else {
+        const auto states = OneTensor::states_of(whole.optimizer());
+        for (std::size_t i = 0; i < states.size(); ++i) {
+          api::check(nibble_optimizer_load_state(resumed.optimizer().get(), 0,
+                                                 static_cast<std::int64_t>(i), states[i].data(),
+                                                 states[i].size()));
+        }
+        api::check(nibble_optimizer_set_step_count(resumed.optimizer().get(), 3));
+      }
+      EXPECT_TRUE(resumed.bytes() == whole.bytes()) << setup.name();
+      CaseRun reference(setup, make_input("normal", n, 50));
+      for (std::uint64_t t = 1; t <= 5; ++t) {
+        reference.step(make_input("normal", n, t));
+        if (t > 3) {
+          resumed.step(make_input("normal", n, t));
+        }
+      }
+      EXPECT_EQ(resumed.optimizer().step_count(), 5);
+      EXPECT_TRUE(resumed.bytes() == reference.bytes()) << setup.name() << " own " << own;
     }
-    OneTensor resumed(adamw_desc(format), whole.weights);
-    const auto states = whole.states();
-    for (std::size_t i = 0; i < states.size(); ++i) {
-      api::check(nibble_optimizer_load_state(resumed.optimizer.get(), 0,
-                                             static_cast<std::int64_t>(i), states[i].data(),
-                                             states[i].size()));
-    }
-    api::check(nibble_optimizer_set_step_count(resumed.optimizer.get(), 4));
-    for (std::size_t t = 4; t < 8; ++t) {
-      whole.step(grads[t].data());
-      resumed.step(grads[t].data());
-    }
-    EXPECT_EQ(resumed.optimizer.step_count(), 8);
-    EXPECT_TRUE(same_bits({whole.weights, whole.states()}, {resumed.weights, resumed.states()}));
+    std::filesystem::remove_all(directory);
   }
 }
 

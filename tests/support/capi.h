@@ -42,17 +42,20 @@ class ScopedThreads {
   ScopedThreads& operator=(const ScopedThreads&) = delete;
 };
 
-// One optimizer over one tensor of its own weights.
+// One optimizer over one tensor of its own weights. Shape: [n], or [rows, n / rows].
 struct OneTensor {
-  OneTensor(const nibble_optimizer_desc& desc, std::vector<float> initial)
+  OneTensor(const nibble_optimizer_desc& desc, std::vector<float> initial, std::int64_t rows = 0)
       : weights(std::move(initial)), optimizer(desc) {
-    optimizer.add("w", {static_cast<std::int64_t>(weights.size())}, weights.data());
+    const auto n = static_cast<std::int64_t>(weights.size());
+    optimizer.add("w", rows > 0 ? std::vector<std::int64_t>{rows, n / rows} : std::vector{n},
+                  weights.data());
   }
 
   bool step(const float* grad, double scale = 1.0) { return optimizer.step({grad}, scale); }
 
   // Every state array's bytes, in order.
-  std::vector<std::vector<std::uint8_t>> states() const {
+  std::vector<std::vector<std::uint8_t>> states() const { return states_of(optimizer); }
+  static std::vector<std::vector<std::uint8_t>> states_of(const api::Optimizer& optimizer) {
     std::vector<std::vector<std::uint8_t>> out;
     const auto n = static_cast<std::int64_t>(optimizer.info(0).n_states);
     for (std::int64_t i = 0; i < n; ++i) {
@@ -81,6 +84,34 @@ struct OneTensor {
   std::vector<float> weights;
   api::Optimizer optimizer;
 };
+
+inline std::vector<std::string> rule_names() {
+  std::vector<std::string> out;
+  for (std::int32_t i = 0; i < nibble_rule_count(); ++i) {
+    out.emplace_back(nibble_rule_name(i));
+  }
+  return out;
+}
+
+// Formats that serve for states.
+inline std::vector<std::string> state_format_names() {
+  std::vector<std::string> out;
+  for (std::int32_t i = 0; i < nibble_format_count(); ++i) {
+    const std::string name = nibble_format_name(i);
+    if (name != "nf4" && name != "fp4") {
+      out.push_back(name);
+    }
+  }
+  return out;
+}
+
+inline std::vector<std::string> weight_format_names() {
+  std::vector<std::string> out;
+  for (std::int32_t i = 0; i < nibble_weight_format_count(); ++i) {
+    out.emplace_back(nibble_weight_format_name(i));
+  }
+  return out;
+}
 
 inline nibble_optimizer_desc adamw_desc(const char* format, const char* mode = "default") {
   auto desc = api::make<nibble_optimizer_desc>();

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "math/maps/dynamic8.h"
+#include "math/maps/dynamic.h"
 #include "support/golden_rng.h"
 
 namespace nibble::test {

@@ -13,11 +13,15 @@ constexpr FormatInfo format_info(std::int32_t id, const char* name) {
   return {id,
           name,
           Format::kDtype,
-          Format::kBlockWise,
-          &Format::packed_bytes,
+          Format::kQuantised,
+          Format::kForStates,
+          Format::kSignedScale,
+          Format::kUnsignedScale,
+          Format::kDefaultBlock,
+          Format::kBits,
+          &Format::zero_byte,
           Format::decode,
-          Format::encode,
-          &Format::zero_code};
+          Format::encode};
 }
 
 inline constexpr FormatInfo kFormats[] = {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// States kept as they are computed.
+// States kept as they are computed, worked on in place.
 #pragma once
 
 #include "math/formats/format.h"
@@ -8,11 +8,15 @@ namespace nibble::math {
 
 struct Fp32 {
   static constexpr const char* kDtype = "F32";
-  static constexpr bool kBlockWise = false;
-  static constexpr std::int64_t packed_bytes(std::int64_t n) { return n * 4; }
+  static constexpr bool kQuantised = false;
+  static constexpr bool kForStates = true;
+  static constexpr int kBits = 32;
+  static constexpr Scale kSignedScale = Scale::kNone;
+  static constexpr Scale kUnsignedScale = Scale::kNone;
+  static constexpr std::int64_t kDefaultBlock = 256;
   static constexpr auto decode = nullptr;
   static constexpr auto encode = nullptr;
-  static constexpr std::uint8_t zero_code(bool) { return 0; }
+  static constexpr std::uint8_t zero_byte(bool) { return 0; }
 };
 
 }  // namespace nibble::math

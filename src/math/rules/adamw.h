@@ -1,33 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 // AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2):
 //   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
-//   p = (1 - lr wd) p - lr / (1-b1^t) * m / (sqrt(v) / sqrt(1-b2^t) + eps)
+//   direction = m / (sqrt(v) / sqrt(1-b2^t) + eps);  step = lr / (1-b1^t)
 // A rule file has no include guard and no includes: it is included once for every instruction set,
 // inside that set's namespace (README.md of src/math).
 struct AdamW {
+  static constexpr auto kKind = math::RuleKind::kElement;
+  static constexpr auto kDecay = math::Decay::kBefore;
   static constexpr int kStates = 2;
   static constexpr math::StateSpec kState[] = {{"exp_avg", true}, {"exp_avg_sq", false}};
 
-  enum Term { kBeta1, kGain1, kBeta2, kGain2, kRoot, kEps, kKeep, kMinusStep, kTerms };
+  enum Hyper { kLr, kWd, kB1, kB2, kE };
+  static constexpr math::HyperSpec kHyper[] = {
+      math::learning_rate_spec(1e-3), math::weight_decay_spec(), math::beta_spec("beta1", 0.9),
+      math::beta_spec("beta2", 0.999), math::eps_spec(1e-8)};
 
-  static void prepare(const math::Hyper& h, std::int64_t step, float* terms) {
+  enum Term { kMinusStep, kBeta1, kGain1, kBeta2, kGain2, kRoot, kEps, kTerms };
+
+  static void prepare(const double* h, std::int64_t step, float* terms) {
     const double t = static_cast<double>(step);
-    terms[kBeta1] = static_cast<float>(h.beta1);
-    terms[kGain1] = static_cast<float>(1.0 - h.beta1);
-    terms[kBeta2] = static_cast<float>(h.beta2);
-    terms[kGain2] = static_cast<float>(1.0 - h.beta2);
-    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(h.beta2, t)));
-    terms[kEps] = static_cast<float>(h.eps);
-    terms[kKeep] = static_cast<float>(1.0 - h.learning_rate * h.weight_decay);
-    terms[kMinusStep] = static_cast<float>(-h.learning_rate / (1.0 - std::pow(h.beta1, t)));
+    terms[kMinusStep] = static_cast<float>(-h[kLr] / (1.0 - std::pow(h[kB1], t)));
+    terms[kBeta1] = static_cast<float>(h[kB1]);
+    terms[kGain1] = static_cast<float>(1.0 - h[kB1]);
+    terms[kBeta2] = static_cast<float>(h[kB2]);
+    terms[kGain2] = static_cast<float>(1.0 - h[kB2]);
+    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(h[kB2], t)));
+    terms[kEps] = static_cast<float>(h[kE]);
   }
 
-  // Updates the states in s and returns the new weight.
+  // Updates the states in s and returns the direction.
   template <class V>
-  static inline V apply(const V* c, V p, V g, V* s) {
+  static inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kBeta1], s[0], c[kGain1] * g);
     s[1] = fma(c[kBeta2], s[1], (c[kGain2] * g) * g);
-    const V denominator = fma(sqrt(s[1]), c[kRoot], c[kEps]);
-    return fma(c[kMinusStep], s[0] / denominator, p * c[kKeep]);
+    return s[0] / fma(sqrt(s[1]), c[kRoot], c[kEps]);
   }
 };

@@ -13,10 +13,16 @@ namespace nibble::math {
 
 template <class Rule>
 constexpr RuleInfo rule_info(std::int32_t id, const char* name) {
+  constexpr int kHypers = static_cast<int>(sizeof(Rule::kHyper) / sizeof(HyperSpec));
   static_assert(Rule::kStates <= kMaxStates && int{Rule::kTerms} <= kMaxTerms);
-  RuleInfo info{id, name, Rule::kStates, {}, Rule::kTerms, &Rule::prepare};
+  static_assert(kHypers <= kMaxHypers);
+  RuleInfo info{id, name,    Rule::kKind, Rule::kDecay, Rule::kStates,
+                {}, kHypers, {},          Rule::kTerms, &Rule::prepare};
   for (int i = 0; i < Rule::kStates; ++i) {
     info.state[i] = Rule::kState[i];
+  }
+  for (int i = 0; i < kHypers; ++i) {
+    info.hyper[i] = Rule::kHyper[i];
   }
   return info;
 }
@@ -37,6 +43,11 @@ inline int find_rule(std::string_view name) {
     }
   }
   return -1;
+}
+
+// Whether a rule runs element by element in a backend's step().
+constexpr bool is_element_rule(RuleKind kind) {
+  return kind == RuleKind::kElement || kind == RuleKind::kTrustRatio;
 }
 
 }  // namespace nibble::math

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Functions over plain tensors: quantisation, products of matrices. Included inside
+// nibble::cpu::HWY_NAMESPACE.
+
+void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
+              math::Rounding rounding, std::uint8_t* codes, float* scale) noexcept {
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    const std::int64_t count = std::min(block, n - begin);
+    kEncode[format][is_signed](x + begin, count, largest_bits(x + begin, count), rounding,
+                               codes + math::kFormats[format].packed_bytes(begin),
+                               scale + begin / block);
+  }
+}
+
+// Decoders write whole groups, so the end goes through a stage.
+void dequantize(const std::uint8_t* codes, const float* scale, std::int64_t n, std::int64_t block,
+                int format, bool is_signed, float* out) noexcept {
+  alignas(64) float stage[math::kMaxBlock];
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    const std::int64_t count = std::min(block, n - begin);
+    const bool whole = count % kGroup == 0;
+    kDecode[format][is_signed](codes + math::kFormats[format].packed_bytes(begin),
+                               scale + begin / block, count, whole ? out + begin : stage);
+    if (!whole) {
+      std::memcpy(out + begin, stage, static_cast<std::size_t>(count) * sizeof(float));
+    }
+  }
+}
+
+// kRows x kVecs vectors of c stay in registers while depth runs.
+template <int kRows, int kVecs>
+HWY_INLINE void matmul_tile(const float* a, const float* b, float* c, std::int64_t columns,
+                            std::int64_t depth) {
+  const TagF df;
+  VecF acc[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) {
+      acc[i][v] = hn::Zero(df);
+    }
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    VecF right[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      right[v] = hn::LoadU(df, b + k * columns + v * kLanes);
+    }
+    for (int i = 0; i < kRows; ++i) {
+      const VecF left = hn::Set(df, a[i * depth + k]);
+      for (int v = 0; v < kVecs; ++v) {
+        acc[i][v] = hn::MulAdd(left, right[v], acc[i][v]);
+      }
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVecs; ++v) {
+      hn::StoreU(acc[i][v], df, c + i * columns + v * kLanes);
+    }
+  }
+}
+
+inline void matmul_scalar(const float* a, const float* b, float* c, std::int64_t columns,
+                          std::int64_t depth, std::int64_t from) {
+  for (std::int64_t j = from; j < columns; ++j) {
+    float sum = 0.0F;
+    for (std::int64_t k = 0; k < depth; ++k) {
+      sum = math::fma(a[k], b[k * columns + j], sum);
+    }
+    c[j] = sum;
+  }
+}
+
+template <int kRows>
+void matmul_rows(const float* a, const float* b, float* c, std::int64_t columns,
+                 std::int64_t depth) {
+  constexpr int kWide = HWY_TARGET == HWY_AVX2 ? 2 : 3;
+  std::int64_t j = 0;
+  for (; j + kWide * kLanes <= columns; j += kWide * kLanes) {
+    matmul_tile<kRows, kWide>(a, b + j, c + j, columns, depth);
+  }
+  for (; j + kLanes <= columns; j += kLanes) {
+    matmul_tile<kRows, 1>(a, b + j, c + j, columns, depth);
+  }
+  for (int i = 0; i < kRows; ++i) {
+    matmul_scalar(a + i * depth, b, c + i * columns, columns, depth, j);
+  }
+}
+
+void matmul(const float* a, const float* b, float* c, std::int64_t rows, std::int64_t columns,
+            std::int64_t depth) noexcept {
+  constexpr int kTile = HWY_TARGET == HWY_AVX2 ? 6 : 8;
+  std::int64_t i = 0;
+  for (; i + kTile <= rows; i += kTile) {
+    matmul_rows<kTile>(a + i * depth, b, c + i * columns, columns, depth);
+  }
+  for (; i < rows; ++i) {
+    matmul_rows<1>(a + i * depth, b, c + i * columns, columns, depth);
+  }
+}

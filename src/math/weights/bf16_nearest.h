@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// bf16 weights without a master, rounded to nearest even: updates under half a unit in the last
+// place are lost. What plain bf16 training does; a control, not a recommendation.
+#pragma once
+
+#include "math/weights/bf16_master.h"
+#include "math/weights/bf16_stochastic.h"
+
+namespace nibble::math {
+
+struct Bf16Nearest {
+  static constexpr WeightInfo kInfo = {0,
+                                       nullptr,
+                                       "BF16",
+                                       16,
+                                       nullptr,
+                                       nullptr,
+                                       0,
+                                       false,
+                                       false,
+                                       WeightsInPlace::kNowhere,
+                                       &Bf16Stochastic::decode,
+                                       &Bf16Master::encode,
+                                       nullptr};
+};
+
+}  // namespace nibble::math
