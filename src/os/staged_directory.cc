@@ -17,7 +17,7 @@ namespace nibble::os {
 namespace {
 
 // "dir/" and "dir" are the same target.
-Path without_trailing_slash(Path path) {
+Path without_trailing_slash(const Path& path) {
   return path.has_filename() || path == path.root_path() ? path : path.parent_path();
 }
 

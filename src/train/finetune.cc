@@ -28,6 +28,7 @@ StepBatches gather(const std::vector<text::Example>& examples, const Step& step)
   StepBatches result;
   for (const auto& indices : step.micro_batches) {
     std::vector<const text::Example*> group;
+    group.reserve(indices.size());
     for (const std::int64_t index : indices) {
       group.push_back(&examples[static_cast<std::size_t>(index)]);
     }

@@ -14,7 +14,7 @@
 namespace nibble::math {
 
 enum class GgmlType : std::uint32_t {
-#define NIBBLE_GGML_TYPE(id, name, elements, bytes) k##name = id,
+#define NIBBLE_GGML_TYPE(id, name, elements, bytes) k##name = (id),
 #include "math/formats/ggml_types.def"
 #undef NIBBLE_GGML_TYPE
 };
