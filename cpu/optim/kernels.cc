@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "backend/cpu_backends.h"
 #include "cpu/simd/targets.h"
@@ -36,6 +37,7 @@ namespace nibble::cpu::HWY_NAMESPACE {
 #include "nibble_rule_files.inc"
 #include "cpu/optim/reduce-inl.h"
 #include "cpu/optim/step-inl.h"
+#include "cpu/optim/pipeline-inl.h"
 #include "cpu/optim/measure-inl.h"
 #include "cpu/optim/tensor-inl.h"
 // clang-format on

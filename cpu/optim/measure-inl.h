@@ -32,17 +32,17 @@ HWY_INLINE void raise_maxima(const float* x, std::int64_t columns, std::int64_t 
                });
 }
 
-// The update of a block that is wholly staged, in `updates`; its states are the new ones then.
-inline void compute_updates(const backend::StepTask& task, Block& block, float* updates) {
-  std::uint32_t largest[math::kMaxStates];
-  const float* weights = block.weights;
-  block.weights = updates;
+// The update of a chunk that is wholly staged, in `updates`; its states are the new ones then.
+inline void compute_updates(const backend::StepTask& task, Chunk& chunk, float* updates) {
+  Largest largest;
+  const float* weights = chunk.weights;
+  chunk.weights = updates;
   Form form = Form::kDirection;
   if (task.form == Form::kDecayIntoGradient) {  // the gradient needs the weights
     form = task.form;
-    std::copy(weights, weights + whole_groups(block.n), updates);
+    std::copy(weights, weights + whole_groups(chunk.n), updates);
   }
-  kApply[task.rule][static_cast<int>(form)](task, block, largest);
+  kApply[task.rule][static_cast<int>(form)](task, chunk, largest);
 }
 
 HWY_INLINE void add_norms(const backend::StepTask& task, const float* weights, float* updates,
@@ -64,24 +64,25 @@ void measure(const backend::StepTask& task, std::int64_t first, std::int64_t las
     return;
   }
   const math::RuleInfo& rule = math::kRules[task.rule];
-  Stage stage(task.block);
+  const std::int64_t size = std::max(task.block, kChunk);
+  Stage stage(size);
   alignas(64) float updates[math::kMaxBlock + kGroup];
   for (int s = 0; s < rule.states; ++s) {
     if (out->column_maximum[s] != nullptr) {
       std::fill(out->column_maximum[s], out->column_maximum[s] + task.columns, 0.0F);
     }
   }
-  for (std::int64_t begin = first; begin < last; begin += task.block) {
-    const std::int64_t n = std::min(task.block, last - begin);
-    Block block = load_block(task, rule, begin, n, false, stage);
-    const float* weights = block.weights;
-    compute_updates(task, block, updates);
+  for (std::int64_t begin = first; begin < last; begin += size) {
+    const std::int64_t n = std::min(size, last - begin);
+    Chunk chunk = load_chunk(task, rule, begin, n, false, stage);
+    const float* weights = chunk.weights;
+    compute_updates(task, chunk, updates);
     if (rule.kind == math::RuleKind::kTrustRatio) {
       add_norms(task, weights, updates, n, out);
     }
     for (int s = 0; s < rule.states; ++s) {
       if (out->column_maximum[s] != nullptr) {
-        raise_maxima(block.states[s], task.columns, begin, n, out->row_maximum[s],
+        raise_maxima(chunk.states[s], task.columns, begin, n, out->row_maximum[s],
                      out->column_maximum[s]);
       }
     }

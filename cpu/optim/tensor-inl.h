@@ -4,27 +4,25 @@
 
 void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
               math::Rounding rounding, std::uint8_t* codes, float* scale) noexcept {
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    const std::int64_t count = std::min(block, n - begin);
-    kEncode[format][is_signed](x + begin, count, largest_bits(x + begin, count), rounding,
-                               codes + math::kFormats[format].packed_bytes(begin),
-                               scale + begin / block);
-  }
+  for_each_block(n, block, [&](std::int64_t begin, std::int64_t count, std::int64_t i) {
+    const std::uint32_t largest = largest_bits(x + begin, count);
+    kEncode[format][is_signed](x + begin, count, block, &largest, rounding,
+                               codes + math::kFormats[format].packed_bytes(begin), scale + i);
+  });
 }
 
-// Decoders write whole groups, so the end goes through a stage.
+// Decoders write whole groups: what would not end with one goes through a stage.
 void dequantize(const std::uint8_t* codes, const float* scale, std::int64_t n, std::int64_t block,
                 int format, bool is_signed, float* out) noexcept {
-  alignas(64) float stage[math::kMaxBlock];
-  for (std::int64_t begin = 0; begin < n; begin += block) {
-    const std::int64_t count = std::min(block, n - begin);
+  alignas(64) float stage[math::kMaxBlock + kGroup];
+  for_each_block(n, block, [&](std::int64_t begin, std::int64_t count, std::int64_t i) {
     const bool whole = count % kGroup == 0;
-    kDecode[format][is_signed](codes + math::kFormats[format].packed_bytes(begin),
-                               scale + begin / block, count, whole ? out + begin : stage);
+    kDecode[format][is_signed](codes + math::kFormats[format].packed_bytes(begin), scale + i, count,
+                               block, whole ? out + begin : stage);
     if (!whole) {
       std::memcpy(out + begin, stage, static_cast<std::size_t>(count) * sizeof(float));
     }
-  }
+  });
 }
 
 // kRows x kVecs vectors of c stay in registers while depth runs.
@@ -68,30 +66,31 @@ inline void matmul_scalar(const float* a, const float* b, float* c, std::int64_t
   }
 }
 
-template <int kRows>
-void matmul_rows(const float* a, const float* b, float* c, std::int64_t columns,
-                 std::int64_t depth) {
-  constexpr int kWide = HWY_TARGET == HWY_AVX2 ? 2 : 3;
-  std::int64_t j = 0;
-  for (; j + kWide * kLanes <= columns; j += kWide * kLanes) {
-    matmul_tile<kRows, kWide>(a, b + j, c + j, columns, depth);
-  }
-  for (; j + kLanes <= columns; j += kLanes) {
-    matmul_tile<kRows, 1>(a, b + j, c + j, columns, depth);
-  }
-  for (int i = 0; i < kRows; ++i) {
-    matmul_scalar(a + i * depth, b, c + i * columns, columns, depth, j);
-  }
-}
-
-void matmul(const float* a, const float* b, float* c, std::int64_t rows, std::int64_t columns,
-            std::int64_t depth) noexcept {
+template <int kVecs>
+HWY_INLINE void matmul_strip(const float* a, const float* b, float* c, std::int64_t rows,
+                             std::int64_t columns, std::int64_t depth) {
   constexpr int kTile = HWY_TARGET == HWY_AVX2 ? 6 : 8;
   std::int64_t i = 0;
   for (; i + kTile <= rows; i += kTile) {
-    matmul_rows<kTile>(a + i * depth, b, c + i * columns, columns, depth);
+    matmul_tile<kTile, kVecs>(a + i * depth, b, c + i * columns, columns, depth);
   }
   for (; i < rows; ++i) {
-    matmul_rows<1>(a + i * depth, b, c + i * columns, columns, depth);
+    matmul_tile<1, kVecs>(a + i * depth, b, c + i * columns, columns, depth);
+  }
+}
+
+// Strips of columns outside, so that a strip of b stays in the cache while the rows pass.
+void matmul(const float* a, const float* b, float* c, std::int64_t rows, std::int64_t columns,
+            std::int64_t depth) noexcept {
+  constexpr int kWide = HWY_TARGET == HWY_AVX2 ? 2 : 3;
+  std::int64_t j = 0;
+  for (; j + kWide * kLanes <= columns; j += kWide * kLanes) {
+    matmul_strip<kWide>(a, b + j, c + j, rows, columns, depth);
+  }
+  for (; j + kLanes <= columns; j += kLanes) {
+    matmul_strip<1>(a, b + j, c + j, rows, columns, depth);
+  }
+  for (std::int64_t i = 0; i < rows && j < columns; ++i) {
+    matmul_scalar(a + i * depth, b, c + i * columns, columns, depth, j);
   }
 }

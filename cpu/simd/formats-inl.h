@@ -4,11 +4,12 @@
 
 // ---- int8_log, second moment: eight codes an octave --------------------------------------------
 
-// For each sixteenth of an octave: bounds below it, and the bound inside it (2: none).
+// For each sixteenth of an octave: what takes the float's eighths (exponent and three bits of the
+// mantissa) to the code at its beginning, and the bound inside it (2: none).
 struct OctaveTables {
-  alignas(64) float below[16];
+  alignas(64) std::int32_t from_eighths[16];
   alignas(64) float bound[16];
-  alignas(64) float value[16];  // of the eighths, twice
+  alignas(64) float value[16];  // of the map's eighths, twice
 };
 
 constexpr OctaveTables make_octave() {
@@ -24,7 +25,7 @@ constexpr OctaveTables make_octave() {
       below += bound < low ? 1 : 0;
       inside = bound >= low && bound < high ? bound : inside;
     }
-    out.below[cell] = static_cast<float>(below);
+    out.from_eighths[cell] = below - cell / 2 + 255 - 8 * 127;
     out.bound[cell] = inside;
     out.value[cell] = math::detail::kEighthOctaves[static_cast<std::size_t>(cell % 8)];
   }
@@ -44,7 +45,8 @@ struct Codec<math::Int8Log, false> : GroupCodec<Codec<math::Int8Log, false>, mat
 
   struct Encoder {
     VecF reciprocal;
-    Table16 below{kOctave.below}, bound{kOctave.bound};
+    Table16 bound{kOctave.bound};
+    IntTable16 from_eighths{kOctave.from_eighths};
     HWY_INLINE Encoder(math::BlockScale by, math::Rounding)
         : reciprocal(hn::Set(TagF(), by.reciprocal)) {}
 
@@ -57,9 +59,7 @@ struct Codec<math::Int8Log, false> : GroupCodec<Codec<math::Int8Log, false>, mat
       const VecI one = hn::Set(di, 0x3f800000);
       const VecI mantissa = hn::Or(hn::And(a, hn::Set(di, 0x7fffff)), one);
       const auto above = hn::Gt(hn::BitCast(df, mantissa), bound[cell]);
-      const VecI eighths = hn::ConvertTo(di, below[cell]);
-      const VecI octave = hn::ShiftLeft<3>(hn::ShiftRight<23>(a));
-      VecI code = hn::Add(hn::Add(octave, eighths), hn::Set(di, 255 - 8 * 127));
+      VecI code = hn::Add(hn::ShiftRight<20>(a), from_eighths[cell]);
       code = hn::Sub(code, hn::BitCast(di, hn::VecFromMask(df, above)));
       return hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, hn::Zero(df))), code);
     }
@@ -265,11 +265,12 @@ HWY_INLINE void encode_bf16(const float* x, std::int64_t n, void* to) {
 
 template <bool kSigned>
 struct Codec<math::Bf16, kSigned> {
-  static void decode(const std::uint8_t* codes, const float*, std::int64_t n, float* out) {
+  static void decode(const std::uint8_t* codes, const float*, std::int64_t n, std::int64_t,
+                     float* out) {
     decode_bf16(codes, n, out);
   }
-  static void encode(const float* x, std::int64_t n, std::uint32_t, math::Rounding,
-                     std::uint8_t* codes, float*) {
+  static void encode(const float* x, std::int64_t n, std::int64_t, const std::uint32_t*,
+                     math::Rounding, std::uint8_t* codes, float*) {
     encode_bf16(x, n, codes);
   }
 };

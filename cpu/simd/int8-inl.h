@@ -39,18 +39,18 @@ struct Decades {
 
 #else
 
-// By the float's exponent (its low five bits: magnitudes from 2^-31 to 2): a binade holds at most
-// one threshold.
+// By the upper bits of the float's exponent: a range of two octaves holds at most one threshold.
+// The low four bits of exponent / 2 name the ranges from 2^-32 to 2.
 struct DecadeTables {
-  alignas(64) float threshold[32];
-  alignas(64) std::int32_t decade[32];  // below the threshold
+  alignas(64) float threshold[16];
+  alignas(64) std::int32_t decade[16];  // below the threshold
   alignas(64) float slope[16], offset[16], last[16];
 };
 
 constexpr DecadeTables make_decades(const math::Dynamic8Lines& lines) {
   DecadeTables out{};
-  for (std::size_t k = 0; k < 32; ++k) {
-    const float low = std::bit_cast<float>(static_cast<std::uint32_t>(96 + k) << 23);
+  for (std::size_t k = 0; k < 16; ++k) {
+    const float low = std::bit_cast<float>(static_cast<std::uint32_t>(96 + 2 * k) << 23);
     std::size_t decade = 0;
     while (decade < math::kDynamic8Decades && lines.threshold[decade] < low) {
       ++decade;
@@ -67,27 +67,25 @@ constexpr DecadeTables make_decades(const math::Dynamic8Lines& lines) {
 
 struct Decades {
   HWY_INLINE explicit Decades(const DecadeTables& from)
-      : threshold_low(hn::Load(TagF(), from.threshold)),
-        threshold_high(hn::Load(TagF(), from.threshold + 16)),
-        decade_low(hn::Load(TagI(), from.decade)),
-        decade_high(hn::Load(TagI(), from.decade + 16)),
+      : threshold(hn::Load(TagF(), from.threshold)),
+        decade_below(hn::Load(TagI(), from.decade)),
         slope(hn::Load(TagF(), from.slope)),
         offset(hn::Load(TagF(), from.offset)),
         last(hn::Load(TagF(), from.last)) {}
 
   HWY_INLINE VecF position(VecF a) const {
     const TagI di;
-    const VecI exponent = hn::ShiftRight<23>(hn::BitCast(di, a));
-    const auto above =
-        hn::RebindMask(di, hn::Gt(a, lookup32(threshold_low, threshold_high, exponent)));
-    const VecI below = lookup32(decade_low, decade_high, exponent);
-    const VecI decade = hn::IfThenElse(above, hn::Add(below, hn::Set(di, 1)), below);
+    const VecI range = hn::ShiftRight<24>(hn::BitCast(di, a));
+    const auto above = hn::RebindMask(di, hn::Gt(a, lookup16(threshold, range)));
+    const VecI below = lookup16(decade_below, range);
+    const VecI decade =
+        VecI{_mm512_mask_add_epi32(below.raw, above.raw, below.raw, _mm512_set1_epi32(1))};
     const VecF t = hn::MulAdd(a, lookup16(slope, decade), lookup16(offset, decade));
     return hn::Min(t, lookup16(last, decade));
   }
 
-  VecF threshold_low, threshold_high;
-  VecI decade_low, decade_high;
+  VecF threshold;
+  VecI decade_below;
   VecF slope, offset, last;
 };
 
@@ -107,24 +105,20 @@ struct Int8Encoder {
   HWY_INLINE explicit Int8Encoder(math::BlockScale by)
       : reciprocal(hn::Set(TagF(), by.reciprocal)), scale(by) {}
 
-  // Rounding::kSafe: the nearest integer on the line is the code.
+  // Rounding::kSafe: the nearest integer on the line is the code. Signed codes come less 128, and a
+  // magnitude of 128 below zero as -129: store_biased_bytes limits it to the lowest code.
   HWY_INLINE VecI safe_codes(VecF x) const {
     const TagF df;
     const TagI di;
-    const VecF to_integer = hn::Set(df, math::kToInteger);
     const VecF scaled = hn::Mul(x, reciprocal);
     if constexpr (kSigned) {
       const VecF smallest = hn::Set(df, 0x1p-30F);  // keeps the exponent in the table
-      const VecF limited = hn::Max(scaled, hn::Set(df, kMap.value[0]));
-      const VecF t = decades.position(hn::Max(hn::Abs(limited), smallest));
-      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
-      const VecI sign = hn::ShiftRight<31>(hn::BitCast(di, x));  // 0 or -1
-      const VecI zero_code = hn::Set(di, kMap.zero);
-      return hn::Add(hn::Xor(k, sign), hn::Sub(zero_code, sign));  // zero_code + k or - k
+      const VecF t = decades.position(magnitude_from(scaled, smallest));
+      return hn::Sub(with_sign_of(to_integer(t), x), hn::Set(di, 128 - kMap.zero));
     } else {
       const VecF t = decades.position(hn::Max(scaled, hn::Set(df, kMap.value[1])));
       const auto positive = hn::RebindMask(di, hn::Gt(x, hn::Zero(df)));
-      return hn::IfThenElseZero(positive, hn::BitCast(di, hn::Add(t, to_integer)));
+      return hn::IfThenElseZero(positive, to_integer(t));
     }
   }
 
@@ -133,7 +127,7 @@ struct Int8Encoder {
   HWY_INLINE VecI nearest_codes(VecF x, VecF& t) const {
     const TagF df;
     const TagI di;
-    const VecF to_integer = hn::Set(df, math::kToInteger);
+    const VecF bias = hn::Set(df, math::kToInteger);
     const VecF smallest = hn::Set(df, 0x1p-30F);
     const VecF scaled = hn::Mul(x, reciprocal);
     if constexpr (kSigned) {
@@ -143,13 +137,13 @@ struct Int8Encoder {
       const VecF limited = hn::Max(scaled, hn::Set(df, kMap.value[0]));
       const VecI nudged = hn::Sub(hn::BitCast(di, hn::Abs(limited)), sign);
       t = decades.position(hn::Max(hn::BitCast(df, nudged), smallest));
-      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
+      const VecI k = hn::BitCast(di, hn::Add(t, bias));
       return hn::Add(hn::Xor(k, sign), hn::Sub(hn::Set(di, kMap.zero), sign));
     } else {
       const VecF a = hn::Max(scaled, smallest);
       t = hn::Max(decades.position(a), hn::Set(df, 1.0F));
       const auto nonzero = hn::Gt(a, hn::Set(df, kLines.zero_bound));
-      const VecI k = hn::BitCast(di, hn::Add(t, to_integer));
+      const VecI k = hn::BitCast(di, hn::Add(t, bias));
       return hn::IfThenElseZero(hn::RebindMask(di, nonzero), k);
     }
   }
@@ -161,7 +155,11 @@ struct Int8Encoder {
       for (std::int64_t v = 0; v < kGroupVecs; ++v) {
         code[v] = safe_codes(hn::LoadU(TagF(), x + v * kLanes));
       }
-      store_low_bytes(code, codes);
+      if constexpr (kSigned) {
+        store_biased_bytes(code, codes);
+      } else {
+        store_low_bytes(code, codes);
+      }
     } else {
       VecF t[kGroupVecs];
       VecF farthest = hn::Zero(TagF());

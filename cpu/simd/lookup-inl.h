@@ -20,6 +20,13 @@ struct Table16 {
   __m256 low, high;
 };
 
+struct IntTable16 {
+  HWY_INLINE explicit IntTable16(const std::int32_t* from)
+      : table(reinterpret_cast<const float*>(from)) {}
+  HWY_INLINE VecI operator[](VecI index) const { return hn::BitCast(TagI(), table[index]); }
+  Table16 table;
+};
+
 #else
 
 // Tables of 16 floats; the low four bits of the index count.
@@ -33,13 +40,15 @@ struct Table16 {
   VecF table;
 };
 
-// Tables of 32; the low five bits of the index count.
-HWY_INLINE VecF lookup32(VecF low, VecF high, VecI index) {
-  return VecF{_mm512_permutex2var_ps(low.raw, index.raw, high.raw)};
+HWY_INLINE VecI lookup16(VecI table, VecI index) {
+  return VecI{_mm512_permutexvar_epi32(index.raw, table.raw)};
 }
-HWY_INLINE VecI lookup32(VecI low, VecI high, VecI index) {
-  return VecI{_mm512_permutex2var_epi32(low.raw, index.raw, high.raw)};
-}
+
+struct IntTable16 {
+  HWY_INLINE explicit IntTable16(const std::int32_t* from) : table(hn::LoadU(TagI(), from)) {}
+  HWY_INLINE VecI operator[](VecI index) const { return lookup16(table, index); }
+  VecI table;
+};
 
 #endif
 
@@ -51,6 +60,56 @@ HWY_INLINE VecF max_fraction(VecF so_far, VecF t) {
   constexpr int kToNearest = 0;
   constexpr int kLargerMagnitude = 0xB;
   return VecF{_mm512_range_ps(so_far.raw, _mm512_reduce_ps(t.raw, kToNearest), kLargerMagnitude)};
+#endif
+}
+
+// The larger of |x| and `floor`, without a sign.
+HWY_INLINE VecF magnitude_from(VecF x, VecF floor) {
+#if HWY_TARGET == HWY_AVX2
+  return hn::Max(hn::Abs(x), floor);
+#else
+  constexpr int kLargerMagnitude = 0xB;
+  return VecF{_mm512_range_ps(x.raw, floor.raw, kLargerMagnitude)};
+#endif
+}
+
+// The nearest integer, ties to even; for values in the range of integers.
+HWY_INLINE VecI to_integer(VecF t) {
+#if HWY_TARGET == HWY_AVX2
+  return VecI{_mm256_cvtps_epi32(t.raw)};
+#else
+  return VecI{_mm512_cvtps_epi32(t.raw)};
+#endif
+}
+
+// v, or -v where x is negative.
+HWY_INLINE VecI with_sign_of(VecI v, VecF x) {
+#if HWY_TARGET == HWY_AVX2
+  return VecI{
+      _mm256_sign_epi32(v.raw, _mm256_or_si256(_mm256_castps_si256(x.raw), _mm256_set1_epi32(1)))};
+#else
+  const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(x.raw));
+  return VecI{_mm512_mask_sub_epi32(v.raw, negative, _mm512_setzero_si512(), v.raw)};
+#endif
+}
+
+// 64 lanes in [-129, 127] as bytes [0, 255]: 128 is added, and what would be -1 is 0.
+HWY_INLINE void store_biased_bytes(const VecI* v, std::uint8_t* out) {
+#if HWY_TARGET == HWY_AVX2
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int i = 0; i < 8; i += 4) {
+    const __m256i low = _mm256_packs_epi32(v[i].raw, v[i + 1].raw);
+    const __m256i high = _mm256_packs_epi32(v[i + 2].raw, v[i + 3].raw);
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 * i),
+                        _mm256_xor_si256(bytes, _mm256_set1_epi8(-128)));
+  }
+#else
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i low = _mm512_packs_epi32(v[0].raw, v[1].raw);
+  const __m512i high = _mm512_packs_epi32(v[2].raw, v[3].raw);
+  const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
+  _mm512_storeu_si512(out, _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)));
 #endif
 }
 

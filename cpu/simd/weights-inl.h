@@ -23,29 +23,38 @@ HWY_INLINE void philox_group(const math::RandomStream& stream, std::int64_t firs
   const auto multiply = [&](V64 x, V64 y) {
     return hn::MulEven(hn::BitCast(d32, x), hn::BitCast(d32, y));
   };
+  // Several sets of counters at once: a round is a chain of dependent instructions.
   constexpr std::int64_t kCounters = HWY_LANES(std::uint64_t);
-  for (std::int64_t at = 0; at < kGroup / 4; at += kCounters) {
-    V64 c0 = hn::Iota(d64, low + static_cast<std::uint64_t>(at));
-    V64 c1 = hn::Set(d64, stream.tensor);
-    V64 c2 = hn::Set(d64, stream.step);
-    V64 c3 = hn::Set(d64, static_cast<std::uint32_t>(stream.purpose) | (high << 8));
-    auto key0 = static_cast<std::uint32_t>(stream.seed);
-    auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      const V64 p0 = multiply(c0, a);
-      const V64 p1 = multiply(c2, b);
-      c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d64, key0));
-      c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(d64, key1));
-      c1 = p1;
-      c3 = p0;
-      key0 += 0x9E3779B9U;
-      key1 += 0xBB67AE85U;
+  constexpr std::int64_t kSets = kGroup / 4 / kCounters;
+  V64 c0[kSets], c1[kSets], c2[kSets], c3[kSets];
+  for (std::int64_t i = 0; i < kSets; ++i) {
+    c0[i] = hn::Iota(d64, low + static_cast<std::uint64_t>(i * kCounters));
+    c1[i] = hn::Set(d64, stream.tensor);
+    c2[i] = hn::Set(d64, stream.step);
+    c3[i] = hn::Set(d64, static_cast<std::uint32_t>(stream.purpose) | (high << 8));
+  }
+  auto key0 = static_cast<std::uint32_t>(stream.seed);
+  auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const V64 k0 = hn::Set(d64, key0);
+    const V64 k1 = hn::Set(d64, key1);
+    for (std::int64_t i = 0; i < kSets; ++i) {
+      const V64 p0 = multiply(c0[i], a);
+      const V64 p1 = multiply(c2[i], b);
+      c0[i] = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1[i]), k0);
+      c2[i] = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3[i]), k1);
+      c1[i] = p1;
+      c3[i] = p0;
     }
-    const V64 mask = hn::Set(d64, 0xffffffffU);
-    const V64 first_half = hn::Or(hn::And(c0, mask), hn::ShiftLeft<32>(c1));
-    const V64 second_half = hn::Or(hn::And(c2, mask), hn::ShiftLeft<32>(c3));
+    key0 += 0x9E3779B9U;
+    key1 += 0xBB67AE85U;
+  }
+  const V64 mask = hn::Set(d64, 0xffffffffU);
+  for (std::int64_t i = 0; i < kSets; ++i) {
+    const V64 first_half = hn::Or(hn::And(c0[i], mask), hn::ShiftLeft<32>(c1[i]));
+    const V64 second_half = hn::Or(hn::And(c2[i], mask), hn::ShiftLeft<32>(c3[i]));
     hn::StoreInterleaved2(first_half, second_half, d64,
-                          reinterpret_cast<std::uint64_t*>(out + at * 4));
+                          reinterpret_cast<std::uint64_t*>(out + i * kCounters * 4));
   }
 }
 

@@ -9,6 +9,18 @@
 #include "optim/matrix_rules.h"
 
 namespace nibble::optim {
+namespace {
+
+// So that `more` elements can be added without an allocation; grows by doubling.
+template <class T>
+void make_room(std::vector<T>& vector, std::size_t more) {
+  const std::size_t wanted = vector.size() + more;
+  if (wanted > vector.capacity()) {
+    vector.reserve(std::max(wanted, 2 * vector.capacity()));
+  }
+}
+
+}  // namespace
 
 Optimizer::Optimizer(Options options) : options_(std::move(options)) {
   Group group;
@@ -75,10 +87,8 @@ void Optimizer::add_ranges(std::int64_t index, const Param& param) {
 }
 
 std::int64_t Optimizer::add_param(ParamSpec spec) {
-  for (const Param& other : params_) {
-    if (other.spec.name == spec.name) {
-      fail(StatusCode::kInvalidArgument, "parameter \"{}\" was added before", spec.name);
-    }
+  if (names_.contains(spec.name)) {
+    fail(StatusCode::kInvalidArgument, "parameter \"{}\" was added before", spec.name);
   }
   const Group& own = group(spec.group);
   const std::int64_t count = count_elements(spec);
@@ -95,14 +105,15 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   if (wanted > workspace_.bytes) {
     workspace = Buffer64::of(wanted);
   }
-  params_.reserve(all);
-  ranges_.reserve(ranges_.size() + pieces);
-  measured_.reserve(measured_.size() + pieces);
-  leaves_.reserve(leaves_.size() + leaves);
-  matrices_.reserve(matrices_.size() + 1);
-  tasks_.reserve(all);
-  measures_.reserve(measured_.size() + pieces);
-  sums_.reserve(leaves_.size() + leaves);
+  make_room(params_, 1);
+  make_room(ranges_, pieces);
+  make_room(measured_, pieces);
+  make_room(leaves_, leaves);
+  make_room(matrices_, 1);
+  make_room(tasks_, 1);
+  make_room(measures_, pieces);
+  make_room(sums_, leaves);
+  names_.insert(param.spec.name);
 
   add_ranges(index, param);
   for (std::int64_t first = 0; first < count; first += backend::kSumLeaf) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -92,6 +93,7 @@ class Optimizer {
   std::vector<Group> groups_;
   std::vector<std::pair<std::string, std::string>> patterns_;
   std::vector<Param> params_;
+  std::unordered_set<std::string> names_;
   std::vector<Range> ranges_;           // of element rules
   std::vector<Range> measured_;         // of those, what is measured first
   std::vector<Range> leaves_;           // of all parameters, for sums and counts over gradients

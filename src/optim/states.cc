@@ -143,7 +143,7 @@ void check_foreign(const Param& param, int state, const ForeignState& from) {
   const char* name = math::kRules[param.rule].state[state].name;
   const bool scaled = info.quantised;
   if (info.scale(is_signed(param, state)) == Scale::kRank1) {
-    fail(StatusCode::kUnsupported, "import of \"{}\": states with rank-1 scales", name);
+    fail(StatusCode::kUnsupported, "import of \"{}\": from rank-1 scales", name);
   }
   if (scaled == (from.scales == nullptr)) {
     fail(StatusCode::kInvalidArgument, "import of \"{}\": format \"{}\" is {} scales", name,

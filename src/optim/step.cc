@@ -45,14 +45,14 @@ void Optimizer::check_step(const StepInput& input) const {
   }
   for (std::int64_t i = 0; i < input.n_grads; ++i) {
     const Param& p = params_[static_cast<std::size_t>(i)];
-    if (p.count == 0) {
+    if (p.count == 0 || (input.grads[i] == nullptr && input.skip_missing)) {
       continue;
     }
     if (!p.has_weights) {
       fail(StatusCode::kWrongOrder, "step: parameter {} (\"{}\") has no weights; bind first", i,
            p.spec.name);
     }
-    if (input.grads[i] == nullptr && !input.skip_missing) {
+    if (input.grads[i] == nullptr) {
       fail(StatusCode::kInvalidArgument, "step: the gradient of parameter {} (\"{}\") is null", i,
            p.spec.name);
     }

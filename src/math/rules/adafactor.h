@@ -26,7 +26,7 @@ struct Adafactor {
   static constexpr math::StateSpec kState[] = {{"exp_avg", true, kB1}, {"exp_avg_sq", false}};
   static constexpr math::HyperSpec kHyper[] = {
       math::learning_rate_spec(1e-3),        math::weight_decay_spec(),
-      math::beta_spec("beta1", 0),           {"eps", 1e-30, 0, math::kAnyFinite},
+      math::beta_spec("beta1", 0),           {"eps", 1e-30, 1e-37, math::kAnyFinite},
       {"eps2", 1e-3, 0, math::kAnyFinite},   {"clip_threshold", 1, 0, math::kAnyFinite},
       {"decay_rate", -0.8, -1e3, 0},         math::switch_spec("scale_parameter", 0),
       math::switch_spec("relative_step", 0), math::switch_spec("warmup_init", 0)};

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the adapter refuses, each by name."""
+import torch
+
+from .library import Unsupported
+
+_SHARDED = {"DTensor", "ShardedTensor", "FlatParameter", "FSDPParam"}
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+def _kind(tensor):
+    """Names of the tensor's classes, without looking them up where torch has no such module."""
+    return {cls.__name__ for cls in type(tensor).__mro__}
+
+
+def dtype_name(tensor, what):
+    """"F32" or "BF16"; Unsupported for any other dtype."""
+    if tensor.dtype not in _DTYPES:
+        hint = {torch.float16: "fp16 weights lose small updates; keep them in bfloat16 or float32",
+                torch.float64: "nibble computes in float32"}.get(tensor.dtype, "")
+        if tensor.dtype.is_complex:
+            hint = "complex parameters have no update rule here"
+        raise Unsupported("%s has dtype %s; float32 or bfloat16 expected%s"
+                          % (what, tensor.dtype, "; " + hint if hint else ""))
+    return _DTYPES[tensor.dtype]
+
+
+def check_plain(tensor, what):
+    """A dense strided CPU tensor that is whole in this process; otherwise Unsupported."""
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        sharded = _kind(tensor) & _SHARDED
+        if sharded:
+            raise Unsupported("%s is sharded (%s, as of FSDP or tensor parallelism); nibble_torch "
+                              "updates whole tensors only" % (what, sharded.pop()))
+        if "UninitializedTensorMixin" in _kind(tensor):
+            raise Unsupported("%s is not initialised (a lazy module); run a forward pass first"
+                              % what)
+        if torch.utils._python_dispatch.is_traceable_wrapper_subclass(tensor):
+            raise Unsupported("%s is a %s, a tensor subclass; plain tensors expected"
+                              % (what, type(tensor).__name__))
+    if tensor.layout is not torch.strided:
+        raise Unsupported("%s is sparse (%s); a dense tensor expected" % (what, tensor.layout))
+    if tensor.device.type == "cuda":
+        raise Unsupported("%s is on %s; this build of libnibble has no CUDA backend, move it to "
+                          "the CPU" % (what, tensor.device))
+    if tensor.device.type != "cpu":
+        raise Unsupported("%s is on device %s; this build of libnibble works on CPU tensors"
+                          % (what, tensor.device))
+
+
+def check_param(param, what):
+    """Returns "F32" or "BF16". Unsupported for what cannot be updated in place through a plain
+    pointer: see check_plain; other dtypes; tensors that are not contiguous in row-major order."""
+    check_plain(param, what)
+    name = dtype_name(param, what)
+    if not param.is_contiguous():
+        raise Unsupported("%s is not contiguous (shape %s, strides %s); make it so with "
+                          ".contiguous() before the optimizer is created"
+                          % (what, tuple(param.shape), param.stride()))
+    return name
+
+
+def grad_dtype_name(param, name):
+    """"F32" or "BF16": of the parameter's gradients, which PyTorch lets be other than its own."""
+    wanted = getattr(param, "grad_dtype", None) or param.dtype
+    if wanted not in _DTYPES:
+        raise Unsupported("gradients of parameter %r have dtype %s; float32 or bfloat16 expected"
+                          % (name, wanted))
+    return _DTYPES[wanted]
+
+
+def refuse_true(**flags):
+    """Unsupported for the first flag that is true."""
+    for name, value in flags.items():
+        if value:
+            raise Unsupported("%s=%r is not supported by nibble_torch" % (name, value))
+
+
+def check_implementation(foreach, fused, capturable=False, differentiable=False):
+    """torch.optim's choices of implementation. A step of nibble is one fused call for all tensors,
+    so foreach and fused may be anything that PyTorch takes."""
+    if foreach and fused:
+        raise ValueError("foreach and fused cannot both be True")
+    refuse_true(capturable=capturable, differentiable=differentiable)
