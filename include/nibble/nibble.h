@@ -166,11 +166,13 @@ typedef struct nibble_optimizer_desc {
   /* Whose conventions:
    *   "default"   the safest: a positive second moment never takes the zero code, blocks that
    *               overflow saturate
-   *   "torch"     torch.optim; fp32 states only
-   *   "torchao"   torchao's quantiser (division, ties up, absmax at least 1e-12); fp32, fp8, int8,
-   * int4 "bnb"       bitsandbytes' reference quantiser (nearest, ties down); fp32, int8 "bnb-cuda"
-   * bitsandbytes' CUDA kernel (ties to even, sign fix, decay after the update, elements with
-   * non-finite gradients skipped unless `nonfinite` says otherwise); fp32, int8 */
+   *   "torch"     torch.optim. fp32 states only
+   *   "torchao"   torchao's quantiser: division, ties up, absmax at least 1e-12. fp32, fp8, int8,
+   *               int4
+   *   "bnb"       bitsandbytes' reference quantiser: nearest, ties down. fp32, int8
+   *   "bnb-cuda"  bitsandbytes' CUDA kernel: ties to even, sign fix, decay after the update,
+   *               elements with non-finite gradients skipped unless `nonfinite` says otherwise.
+   *               fp32, int8 */
   const char* mode;
   int64_t block_size; /* of quantised states: a power of two, 32 .. 4096; 0: the format's */
   int64_t min_quantized_elements; /* smaller parameters keep fp32 states; default 4096 */
