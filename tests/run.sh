@@ -180,7 +180,7 @@ check "Oracle: gguf and safetensors" $python tests/oracles/formats_oracle.py bui
 check "Oracle: Hugging Face tokenizers and jinja2" \
   $python tests/oracles/text_oracle.py build/release $model
 check "Oracle: llama.cpp" $python tests/oracles/xllamacpp_oracle.py build/release/bin/nibble $model
-check "Oracle: int8 optimizer states against fp32 states" \
+check "Oracle: int8 and int4 optimizer states against fp32 states" \
   $python tests/oracles/states_oracle.py build/release/bin/nibble $model
 build_and_test asan -LE 'package|heavy' -E GoldenLora
 
@@ -194,6 +194,8 @@ if [[ -n $full ]]; then
   need "Python environment with PyTorch" make_venv .venv-heavy tests/oracles/requirements-heavy.txt
   check "Oracle: PEFT" .venv-heavy/bin/python tests/oracles/peft_oracle.py \
     build/release/bin/nibble $model
+  check "Oracle: the PyTorch adapter" .venv-heavy/bin/python tests/oracles/torch_adapter_oracle.py \
+    build/release/src/capi/libnibble.so
   check "Quickstart" quickstart auto
   check "Quickstart on AVX2" quickstart avx2 avx2
 fi

@@ -97,7 +97,7 @@ void add_optimizer_flags(CLI::App& app, FinetuneCommand& c) {
   app.add_option("--adam-beta2", o.beta2, "")->capture_default_str();
   app.add_option("--adam-epsilon", o.epsilon, "")->capture_default_str();
   app.add_option("--optim,--optimizer", o.optimizer,
-                 "adamw (fp32 states) or adamw_8bit (int8 states); also by the peers' names")
+                 "adamw (fp32 states), adamw_8bit or adamw_4bit; also by the peers' names")
       ->transform(choice({{"adamw", "adamw"},
                           {"adamw_torch", "adamw"},
                           {"adamw_torch_fused", "adamw"},
@@ -105,7 +105,9 @@ void add_optimizer_flags(CLI::App& app, FinetuneCommand& c) {
                           {"paged_adamw_32bit", "adamw"},
                           {"adamw_8bit", "adamw_8bit"},
                           {"adamw_bnb_8bit", "adamw_8bit"},
-                          {"paged_adamw_8bit", "adamw_8bit"}}))
+                          {"paged_adamw_8bit", "adamw_8bit"},
+                          {"adamw_4bit", "adamw_4bit"},
+                          {"adamw_torch_4bit", "adamw_4bit"}}))
       ->capture_default_str();
 }
 

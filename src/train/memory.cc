@@ -12,16 +12,16 @@ constexpr std::uint64_t kProgramBytes = 160ULL << 20;
 // Tensors smaller than this keep fp32 states whatever the format (nibble.h).
 constexpr std::int64_t kSmallTensor = 4096;
 
-std::uint64_t state_bytes(std::int64_t elements, bool int8) {
-  // Two moments; int8 adds a scale for each block, well under half a byte an element.
-  return static_cast<std::uint64_t>(elements) * (int8 && elements >= kSmallTensor ? 3 : 8);
+std::uint64_t state_bytes(std::int64_t elements, const OptimizerChoice& optimizer) {
+  const std::int64_t each = elements >= kSmallTensor ? optimizer.bytes_an_element : 8;
+  return static_cast<std::uint64_t>(elements * each);
 }
 
 }  // namespace
 
 MemoryEstimate Setup::memory() const {
   const model::LlamaConfig& config = model_.config();
-  const bool int8 = options_.optimizer == "adamw_8bit";
+  const OptimizerChoice& optimizer = *find_optimizer(options_.optimizer);
   std::uint64_t parameters = 0, states = 0;
   for (int i = 0; i < model::kLinears; ++i) {
     if (!options_.lora.targets[i]) {
@@ -32,7 +32,7 @@ MemoryEstimate Setup::memory() const {
          {model::linear_inputs(config, which), model::linear_outputs(config, which)}) {
       const std::int64_t elements = options_.lora.rank * side;
       parameters += static_cast<std::uint64_t>(config.layers * elements);
-      states += static_cast<std::uint64_t>(config.layers) * state_bytes(elements, int8);
+      states += static_cast<std::uint64_t>(config.layers) * state_bytes(elements, optimizer);
     }
   }
   // fp32 value and gradient, and the copy in bf16; saving a checkpoint copies the values once.

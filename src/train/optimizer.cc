@@ -33,7 +33,7 @@ void Optimizer::Destroy::operator()(nibble_optimizer* optimizer) const {
 Optimizer::Optimizer(model::LoraAdapter& adapter, const FinetuneOptions& options) {
   auto desc = sized<nibble_optimizer_desc>();
   desc.rule = "adamw";
-  desc.state_format = options.optimizer == "adamw_8bit" ? "int8" : "fp32";
+  desc.state_format = find_optimizer(options.optimizer)->state_format;
   desc.learning_rate = options.learning_rate;
   desc.beta1 = options.beta1;
   desc.beta2 = options.beta2;

@@ -3,6 +3,15 @@
 
 namespace nibble::train {
 
+const OptimizerChoice* find_optimizer(std::string_view name) {
+  for (const OptimizerChoice& choice : kOptimizers) {
+    if (name == choice.name) {
+      return &choice;
+    }
+  }
+  return nullptr;
+}
+
 formats::Json FinetuneOptions::identity() const {
   formats::Json targets = formats::Json::array();
   for (int i = 0; i < model::kLinears; ++i) {

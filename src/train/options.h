@@ -11,6 +11,17 @@
 
 namespace nibble::train {
 
+// The choices of --optim: AdamW with these states.
+struct OptimizerChoice {
+  const char* name;
+  const char* state_format;       // of libnibble
+  std::int64_t bytes_an_element;  // of both moments with their scales, at most
+};
+inline constexpr OptimizerChoice kOptimizers[] = {
+    {"adamw", "fp32", 8}, {"adamw_8bit", "int8", 3}, {"adamw_4bit", "int4", 2}};
+// nullptr for another name.
+const OptimizerChoice* find_optimizer(std::string_view name);
+
 struct FinetuneOptions {
   std::string model, dataset, eval_dataset, output_dir;
   double val_size = 0;  // share (< 1) or count of rows to hold out when there is no eval_dataset
@@ -26,7 +37,7 @@ struct FinetuneOptions {
   double max_grad_norm = 1.0;      // 0: no clipping
   double weight_decay = 0;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  std::string optimizer = "adamw";  // adamw: fp32 states; adamw_8bit: int8 block-wise states
+  std::string optimizer = "adamw";  // a row of kOptimizers
 
   std::int64_t micro_batch_size = 1;  // packs (or rows) a pass
   std::int64_t accumulation = 8;      // passes an optimizer step

@@ -40,7 +40,7 @@ const FinetuneOptions& checked(const FinetuneOptions& o) {
   require(o.beta1 >= 0 && o.beta1 < 1, "--adam-beta1", "in [0, 1)");
   require(o.beta2 >= 0 && o.beta2 < 1, "--adam-beta2", "in [0, 1)");
   require(std::isfinite(o.epsilon) && o.epsilon > 0, "--adam-epsilon", "a positive number");
-  require(o.optimizer == "adamw" || o.optimizer == "adamw_8bit", "--optim", "adamw or adamw_8bit");
+  require(find_optimizer(o.optimizer) != nullptr, "--optim", "adamw, adamw_8bit or adamw_4bit");
   require(o.micro_batch_size >= 1 && o.micro_batch_size <= 65536, "--micro-batch-size",
           "in 1..65536");
   require(o.accumulation >= 1 && o.accumulation <= 65536, "--gradient-accumulation-steps",
