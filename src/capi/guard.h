@@ -11,6 +11,7 @@
 #include "optim/optimizer.h"
 
 struct nibble_optimizer {
+  explicit nibble_optimizer(nibble::optim::Optimizer&& made) : rep(std::move(made)) {}
   nibble::optim::Optimizer rep;
 };
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nibble.h: create, add, bind, step.
+#include <memory>
+
 #include "capi/guard.h"
 
 using nibble::fail;
@@ -93,7 +95,7 @@ nibble_status nibble_optimizer_create(nibble_optimizer** out,
   return guard([&] {
     require(out, "out");
     *out = nullptr;
-    *out = new nibble_optimizer{optim::Optimizer(make_options(desc))};
+    *out = std::make_unique<nibble_optimizer>(optim::Optimizer(make_options(desc))).release();
   });
 }
 

@@ -43,6 +43,7 @@ std::string quoted_list(const std::vector<std::string_view>& names) {
 template <class Rows>
 std::string names_of(const Rows& rows) {
   std::vector<std::string_view> names;
+  names.reserve(std::size(rows));
   for (const auto& row : rows) {
     names.emplace_back(row.name);
   }
@@ -114,6 +115,7 @@ int find_rule(const std::string& name) {
 
 std::vector<double> default_hypers(const math::RuleInfo& rule) {
   std::vector<double> out;
+  out.reserve(static_cast<std::size_t>(rule.hypers));
   for (int i = 0; i < rule.hypers; ++i) {
     out.push_back(rule.hyper[i].value);
   }

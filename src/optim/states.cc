@@ -50,7 +50,8 @@ std::array<float, 256> foreign_map(const ForeignState& from, bool is_signed) {
 
 // Bits, since fp8 has NaN.
 bool same_map(const std::array<float, 256>& a, const std::array<float, 256>& b) {
-  return std::memcmp(a.data(), b.data(), sizeof(a)) == 0;
+  return std::equal(a.begin(), a.end(), b.begin(),
+                    [](float x, float y) { return math::bits_of(x) == math::bits_of(y); });
 }
 
 // The same codes would come out: same format, map, block and nibble order.

@@ -157,7 +157,7 @@ std::pair<text::Dataset, text::Dataset> Setup::load_data() {
     return {std::move(train), text::load_dataset(options_.eval_dataset, tokenizer_, chat, all)};
   }
   if (options_.val_size == 0) {
-    return {std::move(train), {}};
+    return {std::move(train), text::Dataset{}};
   }
   auto parts = named("--val-size", [&] {
     return text::split_dataset(std::move(train), options_.val_size, options_.seed);

@@ -33,6 +33,7 @@ constexpr float decade_edge(int n, int j) {
 constexpr CodeMap make_dynamic(bool is_signed, int decades) {
   constexpr std::array<float, kDynamic8Decades> kPower = {1e-6F, 1e-5F, 1e-4F, 1e-3F,
                                                           1e-2F, 1e-1F, 1e0F};
+  const float* power = kPower.data() + kDynamic8Decades - decades;
   CodeMap map;
   std::size_t used = 0;
   map.value[used++] = 0.0F;
@@ -41,8 +42,7 @@ constexpr CodeMap make_dynamic(bool is_signed, int decades) {
     const int n = dynamic_decade_codes(is_signed, decade);
     for (int j = 0; j < n; ++j) {
       const float middle = (decade_edge(n, j) + decade_edge(n, j + 1)) / 2.0F;
-      const float value =
-          kPower[static_cast<std::size_t>(kDynamic8Decades - decades + decade)] * middle;
+      const float value = power[decade] * middle;
       map.value[used++] = value;
       if (is_signed) {
         map.value[used++] = -value;

@@ -34,7 +34,8 @@ namespace detail {
 
 constexpr Dynamic8Lines make_dynamic8_lines(const CodeMap& map) {
   Dynamic8Lines out;
-  const auto at = [&](int m) { return static_cast<std::size_t>(map.zero + m); };
+  const auto zero = static_cast<std::size_t>(map.zero);
+  const auto at = [&](int m) { return zero + static_cast<std::size_t>(m); };
   int first = 1;
   for (int decade = 0; decade <= kDynamic8Decades; ++decade) {
     const bool is_one = decade == kDynamic8Decades;

@@ -45,10 +45,11 @@ constexpr CodeMap make_e4m3(bool is_signed) {
   for (int m = 0; m < kMagnitudes; ++m) {
     order[used++] = static_cast<std::uint8_t>(m);
   }
-  for (int m = 0; m < 128; ++m) {
-    const float value = m < kMagnitudes ? e4m3_value(m) : std::numeric_limits<float>::quiet_NaN();
-    map.value[static_cast<std::size_t>(m)] = value;
-    map.value[static_cast<std::size_t>(m + 128)] = -value;
+  for (std::size_t m = 0; m < 128; ++m) {
+    const float value =
+        m < kMagnitudes ? e4m3_value(static_cast<int>(m)) : std::numeric_limits<float>::quiet_NaN();
+    map.value[m] = value;
+    map.value[m + 128] = -value;
   }
   fill_ranks(map, order, static_cast<int>(used));
   return map;
@@ -59,8 +60,8 @@ constexpr CodeMap make_e4m3(bool is_signed) {
 constexpr CodeMap make_fp4() {
   constexpr std::array<float, 8> kValues = {0.0F,        0.0052083333F, 0.66666669F, 1.0F,
                                             0.33333334F, 0.5F,          0.16666667F, 0.25F};
-  constexpr std::array<std::uint8_t, 256> kOrder = {11, 10, 13, 12, 15, 14, 9, 0, 8,
-                                                    1,  6,  7,  4,  5,  2,  3};
+  constexpr std::array<std::uint8_t, 256> kOrder = {11, 10, 13, 12, 15, 14, 9, 0,
+                                                    8,  1,  6,  7,  4,  5,  2, 3};
   CodeMap map;
   map.is_signed = true;
   for (std::size_t k = 0; k < 8; ++k) {
