@@ -105,7 +105,6 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   if (wanted > workspace_.bytes) {
     workspace = Buffer64::of(wanted);
   }
-  make_room(params_, 1);
   make_room(ranges_, pieces);
   make_room(measured_, pieces);
   make_room(leaves_, leaves);
@@ -113,19 +112,24 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   make_room(tasks_, 1);
   make_room(measures_, pieces);
   make_room(sums_, leaves);
-  names_.insert(param.spec.name);
+  const auto named = names_.insert(param.spec.name).first;
+  try {
+    params_.push_back(std::move(param));
+  } catch (...) {
+    names_.erase(named);
+    throw;
+  }
 
-  add_ranges(index, param);
+  add_ranges(index, params_.back());
   for (std::int64_t first = 0; first < count; first += backend::kSumLeaf) {
     leaves_.push_back({index, first, std::min(first + backend::kSumLeaf, count)});
   }
-  if (!math::is_element_rule(math::kRules[param.rule].kind)) {
+  if (!math::is_element_rule(math::kRules[params_.back().rule].kind)) {
     matrices_.push_back(index);
   }
   if (workspace.bytes > 0) {
     workspace_ = std::move(workspace);
   }
-  params_.push_back(std::move(param));
   tasks_.resize(all);
   measures_.resize(measured_.size());
   sums_.resize(leaves_.size());
@@ -162,20 +166,22 @@ void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
          p.spec.name);
   }
   if (info.has_scale != (scales != nullptr)) {
-    fail(StatusCode::kInvalidArgument, "parameter {} (\"{}\"): weights \"{}\" are bound {} scales",
-         index, p.spec.name, info.name, info.has_scale ? "with" : "without");
+    fail(StatusCode::kInvalidArgument, "parameter {} (\"{}\"): weights \"{}\" have {}", index,
+         p.spec.name, info.name, info.has_scale ? "scales: bind_quantized" : "no scales: bind");
   }
-  p.weight_view.data = static_cast<std::uint8_t*>(weights);
-  p.weight_view.scale = scales;
+  backend::WeightView view = p.weight_view;
+  view.data = static_cast<std::uint8_t*>(weights);
+  view.scale = scales;
   if (info.adopt != nullptr && !p.has_extra) {
     parallel_for(math::block_count(p.count, p.range), [&](std::int64_t i) {
       const std::int64_t first = i * p.range;
-      info.adopt({p.weight_view.data + first * (info.bits / 8),
-                  p.weight_view.extra + first * (info.extra_bits / 8), nullptr},
+      info.adopt({view.data + first * (info.bits / 8), view.extra + first * (info.extra_bits / 8),
+                  nullptr},
                  std::min(p.range, p.count - first));
     });
     p.has_extra = true;
   }
+  p.weight_view = view;
   p.has_weights = true;
 }
 
@@ -202,8 +208,8 @@ double Optimizer::hyper(std::int64_t index, std::string_view name) const {
 }
 
 void Optimizer::set_step_count(std::int64_t count) {
-  if (count < 0) {
-    fail(StatusCode::kInvalidArgument, "step count is {}: 0 or more expected", count);
+  if (count < 0 || count > kMaxStepCount) {
+    fail(StatusCode::kInvalidArgument, "step count is {}: 0 .. {} expected", count, kMaxStepCount);
   }
   step_count_ = count;
 }

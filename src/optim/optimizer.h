@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -57,6 +58,7 @@ class Optimizer {
   // Number of steps taken: what the bias corrections and random numbers count.
   std::int64_t step_count() const { return step_count_; }
   void set_step_count(std::int64_t count);
+  static constexpr std::int64_t kMaxStepCount = std::int64_t{1} << 53;
 
   StepResult step(const StepInput& input);
 
@@ -92,7 +94,7 @@ class Optimizer {
   Mode mode_ = Mode::kDefault;
   std::vector<Group> groups_;
   std::vector<std::pair<std::string, std::string>> patterns_;
-  std::vector<Param> params_;
+  std::deque<Param> params_;  // callers hold pointers to their strings
   std::unordered_set<std::string> names_;
   std::vector<Range> ranges_;           // of element rules
   std::vector<Range> measured_;         // of those, what is measured first

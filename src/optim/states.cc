@@ -58,7 +58,7 @@ bool same_map(const std::array<float, 256>& a, const std::array<float, 256>& b) 
 bool is_own_layout(const Param& param, int state, const ForeignState& from) {
   const backend::StateView& view = param.view[state];
   const math::FormatInfo& info = math::kFormats[view.format];
-  if (view.format != from.format || from.low_nibble_first) {
+  if (view.format != from.format || (from.low_nibble_first && info.bits == 4)) {
     return false;
   }
   if (!info.quantised) {

@@ -122,8 +122,9 @@ StepResult Optimizer::step(const StepInput& input) {
     return result;
   }
   if (input.collect_errors) {
+    std::vector<backend::StepStats> stats(params_.size());
     range_stats_.assign(ranges_.size(), {});
-    stats_.assign(params_.size(), {});
+    stats_.swap(stats);
   }
   const bool skip_elements = result.nonfinite > 0 && policy == Nonfinite::kSkipElement;
   prepare_tasks(input, scale, skip_elements);
