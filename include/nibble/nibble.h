@@ -166,13 +166,13 @@ typedef struct nibble_optimizer_desc {
   /* Whose conventions:
    *   "default"   the safest: a positive second moment never takes the zero code, blocks that
    *               overflow saturate
-   *   "torch"     torch.optim. fp32 states only
-   *   "torchao"   torchao's quantiser: division, ties up, absmax at least 1e-12. fp32, fp8, int8,
-   *               int4
-   *   "bnb"       bitsandbytes' reference quantiser: nearest, ties down. fp32, int8
-   *   "bnb-cuda"  bitsandbytes' CUDA kernel: ties to even, sign fix, decay after the update,
-   *               elements with non-finite gradients skipped unless `nonfinite` says otherwise.
-   *               fp32, int8 */
+   *   "torch"     torch.optim; fp32 states only
+   *   "torchao"   torchao's quantiser (division, ties up, absmax at least 1e-12);
+   *               states fp32, fp8, int8, int4
+   *   "bnb"       bitsandbytes' reference quantiser (nearest, ties down); states fp32, int8
+   *   "bnb-cuda"  bitsandbytes' CUDA kernel (ties to even, sign fix, decay after the update,
+   *               elements with non-finite gradients skipped unless `nonfinite` says otherwise);
+   *               states fp32, int8 */
   const char* mode;
   int64_t block_size; /* of quantised states: a power of two, 32 .. 4096; 0: the format's */
   int64_t min_quantized_elements; /* smaller parameters keep fp32 states; default 4096 */
@@ -238,7 +238,7 @@ NIBBLE_API nibble_status nibble_optimizer_set_format(nibble_optimizer* opt, cons
 
 typedef struct nibble_param_desc {
   uint32_t struct_size;
-  uint32_t n_dims;           /* 0: a scalar */
+  uint32_t n_dims;           /* 0: a scalar; at most 64 */
   const char* name;          /* unique; the key in checkpoints */
   const int64_t* shape;      /* n_dims extents; matrix rules see [all but the last, last] */
   const char* weight_format; /* default: the optimizer's */
@@ -297,7 +297,8 @@ typedef struct nibble_step_desc {
 NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
 
-/* Steps taken, which the bias corrections and random numbers count; set it when resuming. */
+/* Steps taken, which the bias corrections and random numbers count; set it when resuming. At
+ * most 2^53. */
 NIBBLE_API nibble_status nibble_optimizer_step_count(const nibble_optimizer* opt,
                                                      int64_t* out) NIBBLE_NOEXCEPT;
 NIBBLE_API nibble_status nibble_optimizer_set_step_count(nibble_optimizer* opt,
@@ -393,12 +394,13 @@ NIBBLE_API nibble_status nibble_optimizer_export_state(const nibble_optimizer* o
                                                        float* dst) NIBBLE_NOEXCEPT;
 
 /* A checkpoint of states, step count and what describes them (not of weights or hyper-parameters):
- * a directory, which must not exist and appears whole or not at all (src/formats/FORMAT.md). */
+ * a directory, which must not exist and appears whole or not at all (src/optim/FORMAT.md). */
 NIBBLE_API nibble_status nibble_optimizer_save(const nibble_optimizer* opt,
                                                const char* directory) NIBBLE_NOEXCEPT;
-/* Parameters are found by name, and must have the rule and element count that were saved. The same
- * format and block give the same bits; another format or block is converted in mode "default".
- * IO, CORRUPT, INVALID_ARGUMENT; then nothing has changed. */
+/* Parameters are found by name, in any order, and must be those that were saved, with their rules
+ * and element counts, and where the weight format has a state ("master"), that. The same format
+ * and block give the same bits; another format or block is converted in mode "default". IO,
+ * CORRUPT, INVALID_ARGUMENT, UNSUPPORTED (a newer version's); then nothing has changed. */
 NIBBLE_API nibble_status nibble_optimizer_load(nibble_optimizer* opt,
                                                const char* directory) NIBBLE_NOEXCEPT;
 
@@ -412,7 +414,7 @@ NIBBLE_API nibble_status nibble_global_norm(const void* const* tensors, const in
                                             int64_t* out_nonfinite) NIBBLE_NOEXCEPT;
 
 /* sum[i] += x[i] * scale for count elements, fused, in float: gradient accumulation. dtype of x:
- * "F32" or "BF16". */
+ * "F32" or "BF16"; scale: a finite float. */
 NIBBLE_API nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype,
                                            int64_t count, double scale) NIBBLE_NOEXCEPT;
 

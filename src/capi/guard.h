@@ -46,17 +46,27 @@ void require(const T* pointer, const char* what) {
   }
 }
 
-// A descriptor as this library knows it. `first_size` is the struct's size in the version that
-// introduced it: nothing shorter was ever valid.
+// `first_size` is a struct's size in the version that introduced it: nothing shorter was ever
+// valid. What is absurdly long was never set, and is not read.
+inline void check_struct_size(std::uint32_t size, std::size_t first_size, const char* what) {
+  constexpr std::uint32_t kLongest = 4096;
+  if (size < first_size) {
+    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
+         first_size);
+  }
+  if (size > kLongest) {
+    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at most {} expected", what, size,
+         kLongest);
+  }
+}
+
+// A descriptor as this library knows it.
 template <class T>
 T read_desc(const T* desc, std::size_t first_size, const char* what) {
   static_assert(std::is_trivially_copyable_v<T>);
   require(desc, what);
   const std::uint32_t size = desc->struct_size;
-  if (size < first_size) {
-    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
-         first_size);
-  }
+  check_struct_size(size, first_size, what);
   const auto* bytes = reinterpret_cast<const unsigned char*>(desc);
   for (std::size_t i = sizeof(T); i < size; ++i) {
     if (bytes[i] != 0) {
@@ -74,10 +84,7 @@ template <class T>
 void write_info(T* out, std::size_t first_size, const char* what, T value) {
   require(out, what);
   const std::uint32_t size = out->struct_size;
-  if (size < first_size) {
-    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
-         first_size);
-  }
+  check_struct_size(size, first_size, what);
   value.struct_size = size;
   std::memcpy(out, &value, size < sizeof(T) ? size : sizeof(T));
 }

@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t kOptimizerDescFirst = sizeof(nibble_optimizer_desc);
 constexpr std::size_t kParamDescFirst = sizeof(nibble_param_desc);
 constexpr std::size_t kStepDescFirst = sizeof(nibble_step_desc);
+// More than any tensor library has: a larger number was never set.
+constexpr std::uint32_t kMaxDims = 64;
 
 optim::Options make_options(const nibble_optimizer_desc* desc) {
   const auto d = read_desc(desc, kOptimizerDescFirst, "optimizer descriptor");
@@ -57,6 +59,10 @@ optim::Options make_options(const nibble_optimizer_desc* desc) {
 optim::ParamSpec make_spec(const nibble_param_desc* desc) {
   const auto d = read_desc(desc, kParamDescFirst, "parameter descriptor");
   require(d.name, "parameter descriptor: name");
+  if (d.n_dims > kMaxDims) {
+    fail(StatusCode::kInvalidArgument, "parameter \"{}\": n_dims is {}, at most {} expected",
+         d.name, d.n_dims, kMaxDims);
+  }
   if (d.n_dims > 0) {
     require(d.shape, "parameter descriptor: shape");
   }

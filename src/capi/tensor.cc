@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nibble.h: functions over plain tensors.
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -74,6 +75,9 @@ nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype, st
       fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
     }
     const bool bf16 = is_bf16(dtype, "accumulate");
+    if (!std::isfinite(static_cast<float>(scale))) {  // it would spoil what was accumulated
+      fail(StatusCode::kInvalidArgument, "accumulate: scale is {}: a finite float expected", scale);
+    }
     if (count > 0) {
       require(sum, "sum");
       require(x, "x");
@@ -85,14 +89,16 @@ nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype, st
 nibble_status nibble_format_map(const nibble_quantize_desc* desc, float* out,
                                 std::int64_t* out_count) noexcept {
   return guard([&] {
-    const optim::QuantizeSpec spec = make_spec(desc, 0);
+    const auto d = read_desc(desc, sizeof(nibble_quantize_desc), "quantize descriptor");
+    const optim::QuantizeSpec spec =
+        optim::make_quantize_spec(text_or(d.format, "int8"), "default", 0, d.is_signed != 0);
+    require(out, "out");
     const std::int64_t count = math::kFormats[spec.format].bits == 4 ? 16 : 256;
+    const auto values = optim::map_values(spec.format, spec.is_signed);
+    std::copy(values.begin(), values.begin() + count, out);
     if (out_count != nullptr) {
       *out_count = count;
     }
-    require(out, "out");
-    const auto values = optim::map_values(spec.format, spec.is_signed);
-    std::copy(values.begin(), values.begin() + count, out);
   });
 }
 
