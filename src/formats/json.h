@@ -7,6 +7,28 @@
 #include <string>
 #include <string_view>
 
+// The library's own flattens the value into a vector first, lest deep values overflow the stack; in
+// a destructor with no memory left that ends the process. Ours are at most 64 deep: recursion does.
+template <>
+inline void nlohmann::ordered_json::json_value::destroy(nlohmann::detail::value_t type) {
+  switch (type) {
+    case nlohmann::detail::value_t::object:
+      delete object;
+      break;
+    case nlohmann::detail::value_t::array:
+      delete array;
+      break;
+    case nlohmann::detail::value_t::string:
+      delete string;
+      break;
+    case nlohmann::detail::value_t::binary:
+      delete binary;
+      break;
+    default:
+      break;
+  }
+}
+
 namespace nibble::formats {
 
 using Json = nlohmann::ordered_json;

@@ -74,6 +74,7 @@ void FileWriter::commit() {
   if (fd_ < 0) {
     fail(StatusCode::kWrongOrder, "{}: second commit", path_.string());
   }
+  const Path parent = parent_of(path_);  // nothing allocates behind the rename
   check_fault("fsync", path_);
   if (::fsync(fd_) != 0) {
     fail_io(path_, "fsync", errno);
@@ -83,7 +84,7 @@ void FileWriter::commit() {
     fail_io(path_, "rename to its name", errno);
   }
   ::close(std::exchange(fd_, -1));  // all is on disk: close has nothing left to report
-  sync_directory(parent_of(path_));
+  sync_directory(parent);
 }
 
 void append_line(const Path& path, std::string_view line) {

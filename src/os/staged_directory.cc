@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -44,23 +47,31 @@ void rename_to_new(const Path& from, const Path& to) {
   fail_io(to, "rename to its name", errno);
 }
 
+// Not by std::filesystem's iterator: without memory libstdc++ 12's ends the process.
 void sync_tree(const Path& root) {
-  std::error_code error;
   std::vector<Path> directories{root};
   for (std::size_t i = 0; i < directories.size(); ++i) {
-    for (std::filesystem::directory_iterator it(directories[i], error), end; !error && it != end;
-         it.increment(error)) {
-      if (it->is_symlink()) {
-        continue;
-      }
-      if (it->is_directory()) {
-        directories.push_back(it->path());
-      } else if (it->is_regular_file()) {
-        sync_file(it->path());
-      }
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(directories[i].c_str()),
+                                                      ::closedir);
+    if (listing == nullptr) {
+      fail_io(directories[i], "list", errno);
     }
-    if (error) {
-      fail_io(directories[i], "list", error.value());
+    errno = 0;
+    while (const dirent* entry = ::readdir(listing.get())) {
+      const std::string_view name = entry->d_name;
+      const Path path = directories[i] / name;
+      struct stat info {};
+      if (name != "." && name != ".." && ::lstat(path.c_str(), &info) == 0) {
+        if (S_ISDIR(info.st_mode)) {
+          directories.push_back(path);
+        } else if (S_ISREG(info.st_mode)) {
+          sync_file(path);
+        }
+      }
+      errno = 0;
+    }
+    if (errno != 0) {
+      fail_io(directories[i], "list", errno);
     }
   }
   for (auto directory = directories.rbegin(); directory != directories.rend(); ++directory) {
@@ -108,10 +119,11 @@ void StagedDirectory::commit() {
   if (committed_) {
     fail(StatusCode::kWrongOrder, "{}: second commit", target_.string());
   }
+  const Path parent = parent_of(target_);  // nothing allocates behind the rename
   sync_tree(staging_);
   rename_to_new(staging_, target_);
   committed_ = true;
-  sync_directory(parent_of(target_));
+  sync_directory(parent);
 }
 
 // Exactly what temporary_beside() makes: somebody else's ".notes.tmp-old" is not ours to remove.
