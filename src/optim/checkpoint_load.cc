@@ -224,7 +224,9 @@ class Loader {
 
 void check_kind(const Json& extra, const std::string& directory) {
   const auto kind = extra.find("kind");
-  if (kind == extra.end() || *kind != "optimizer") {
+  // Json's own comparison with a text allocates, and is noexcept.
+  if (kind == extra.end() || !kind->is_string() ||
+      kind->get_ref<const std::string&>() != "optimizer") {
     fail(StatusCode::kInvalidArgument, "{}: not the checkpoint of an optimizer", directory);
   }
   if (const int version = extra.at("version"); version > kVersion) {
