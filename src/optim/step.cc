@@ -17,11 +17,28 @@ namespace {
 
 constexpr double kClipEpsilon = 1e-6;  // as PyTorch's clip_grad_norm_
 
+template <class Range>
+std::int64_t elements_of(const std::vector<Range>& ranges) {
+  std::int64_t out = 0;
+  for (const Range& range : ranges) {
+    out += range.last - range.first;
+  }
+  return out;
+}
+
+// body(index, range) for all of them, in parallel. Neighbours go together until they have about
+// the elements of one leaf (results do not depend on it), so that thousands of small tensors cost a
+// pass and not thousands of tasks.
 template <class Range, class Body>
 void for_each(const std::vector<Range>& ranges, const Body& body) {
-  parallel_for(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t i) {
+  const auto count = static_cast<std::int64_t>(ranges.size());
+  const std::int64_t share = std::clamp<std::int64_t>(
+      count * backend::kSumLeaf / std::max<std::int64_t>(elements_of(ranges), 1), 1, 64);
+  parallel_for(math::block_count(count, share), [&](std::int64_t batch) {
     const backend::ScopedFloatEnvironment environment;
-    body(static_cast<std::size_t>(i), ranges[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = batch * share; i < std::min((batch + 1) * share, count); ++i) {
+      body(static_cast<std::size_t>(i), ranges[static_cast<std::size_t>(i)]);
+    }
   });
 }
 
@@ -268,18 +285,18 @@ void Optimizer::run_matrices() {
 Norm global_norm(const std::vector<std::pair<backend::Source, std::int64_t>>& tensors) {
   struct Leaf {
     backend::Source x;
-    std::int64_t first, count;
+    std::int64_t first, last;
   };
   std::vector<Leaf> leaves;
   for (const auto& [x, count] : tensors) {
     for (std::int64_t first = 0; first < count; first += backend::kSumLeaf) {
-      leaves.push_back({x, first, std::min(backend::kSumLeaf, count - first)});
+      leaves.push_back({x, first, std::min(first + backend::kSumLeaf, count)});
     }
   }
   const backend::Backend& backend = backend::active_backend();
   std::vector<backend::LeafSum> sums(leaves.size());
   for_each(leaves, [&](std::size_t i, const Leaf& leaf) {
-    sums[i] = backend.sum_leaf(leaf.x, leaf.first, leaf.count);
+    sums[i] = backend.sum_leaf(leaf.x, leaf.first, leaf.last - leaf.first);
   });
   const backend::ScopedFloatEnvironment environment;
   Norm out;
