@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "support/paths.h"
 #include "support/tensor_case.h"
 
 namespace nibble::test {
@@ -144,8 +145,8 @@ TEST(SameBits, AfterSaveAndLoadOfEveryRuleAndFormat) {
       whole.step(make_input("normal", n, t));
     }
     // By arrays, and by the library's own checkpoint.
-    const auto directory = std::filesystem::temp_directory_path() / "nibble_same_bits_checkpoint";
-    std::filesystem::remove_all(directory);
+    const TemporaryDirectory temporary;
+    const auto directory = temporary.path() / "states";
     whole.optimizer().save(directory.string());
     for (const bool own : {false, true}) {
       CaseRun resumed(setup, make_input("normal", n, 51));
@@ -173,7 +174,6 @@ TEST(SameBits, AfterSaveAndLoadOfEveryRuleAndFormat) {
       EXPECT_EQ(resumed.optimizer().step_count(), 5);
       EXPECT_TRUE(resumed.bytes() == reference.bytes()) << setup.name() << " own " << own;
     }
-    std::filesystem::remove_all(directory);
   }
 }
 

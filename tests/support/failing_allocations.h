@@ -49,7 +49,10 @@ int allocations_of(const Call& call) {
 // On one thread: what TBB allocates for itself is its own affair.
 class OutOfMemory : public ::testing::Test {
  protected:
-  OutOfMemory() { nibble_isa_name(); }  // tables that are made once
+  OutOfMemory() {  // what is asked of the machine once
+    nibble_isa_name();
+    nibble_thread_count();
+  }
   ScopedThreads one_thread_{1};
 };
 
