@@ -8,7 +8,8 @@
 Works in a copy of the tree (build/mutate). A mutant goes through stages, each a build whose tests
 pass without it, until one kills it; "survived" means that it passed the last:
   scalar  no SIMD backend: what a CPU below AVX2 runs. Soon built, so first (not for cpu/).
-  one     the best instruction set of this machine beside the scalar code.
+  one     the best instruction set of this machine beside the scalar code (avx2: that one, for a
+          mutant in code that only AVX2 has).
   all     everything (left out by --quick).
 Mutants that change nothing that a test may see stand in tools/mutate_equivalent.txt, with the
 reason, and are not counted: records of `file`, `code` (the line, stripped), `mutation` (as --list
@@ -37,6 +38,7 @@ FILTER = "-*MoreThanTwoToThe31Elements*:*AnyThreadCount*"  # minutes each
 CONFIGURE = ["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
              "-DNIBBLE_BUILD_TRAIN=OFF", "-DNIBBLE_BUILD_BENCH=OFF"]
 KERNELS, TARGETS = "cpu/optim/kernels.cc", "cpu/simd/targets.h"
+LARGE = b"HWY_AVX3 | HWY_AVX3_DL | "
 NO_KERNELS = b"""#include "backend/cpu_backends.h"
 namespace nibble::backend {
 std::vector<const Backend*> cpu_backends() { return {}; }
@@ -101,9 +103,9 @@ class Workshop:
     def set_stage(self, stage):
         kernels, targets = (ROOT / KERNELS).read_bytes(), (ROOT / TARGETS).read_bytes()
         best = "bitalg" in pathlib.Path("/proc/cpuinfo").read_text()
-        others = b"HWY_AVX2 | HWY_AVX3" if best else b"HWY_AVX3 | HWY_AVX3_DL"
-        if stage == "one":
-            targets = targets.replace(b"TARGETS (", b"TARGETS (" + others + b" | ")
+        if stage in ("one", "avx2"):
+            left_out = b"HWY_AVX2 | HWY_AVX3 | " if best and stage == "one" else LARGE
+            targets = targets.replace(b"TARGETS (", b"TARGETS (" + left_out)
         self.write(KERNELS, NO_KERNELS if stage == "scalar" else kernels)
         self.write(TARGETS, targets)
 
@@ -164,6 +166,13 @@ def changed(mutant):
     return before, before[:mutant.start] + mutant.new + before[mutant.end:]
 
 
+def stages_of(mutant):
+    if mutant.path.startswith("src/"):
+        return ["scalar", "one"]
+    inside = re.findall(r"^#(if|else|endif)(.*)", changed(mutant)[0][:mutant.start], re.M)
+    return ["avx2" if inside and inside[-1] == ("if", " HWY_TARGET == HWY_AVX2") else "one"]
+
+
 def diff_of(mutant):
     before, after = (text.split("\n") for text in changed(mutant))
     lines = difflib.unified_diff(before, after, n=0, lineterm="")
@@ -208,9 +217,8 @@ def main():
         if time.monotonic() - began > args.minutes * 60:
             counts["not run"] += 1
             continue
-        stages = (["scalar"] if m.path.startswith("src/") else []) + ["one"]
         start = time.monotonic()
-        found, stage = shop.judge(m, stages + ([] if args.quick else ["all"]), passed)
+        found, stage = shop.judge(m, stages_of(m) + ([] if args.quick else ["all"]), passed)
         verdict = {"": "survived", "timeout": "timed out"}.get(found, found)
         kind = verdict if verdict in ("survived", "timed out", "does not compile") else "killed"
         counts[kind] += 1

@@ -34,7 +34,13 @@ def operators(text):
 
 
 def constants(text):
+    # An array's size is left alone: a larger one is the same, a smaller one for the sanitizers.
+    sizes = (r"^[ ]*(?!return)(?:alignas\(\d+\) )?[\w:]+ [^=;(]*\[\w+\](?: = \{\})?;"
+             r"|std::array<[^<>]*>")
+    sized = [m.span() for m in re.finditer(sizes, text, re.M)]
     for m in re.finditer(r"(?<![\w.])(0[xX][0-9a-fA-F]+|\d+)([uUlL]*)(?![\w.])", text):
+        if any(a <= m.start() < b for a, b in sized):
+            continue
         value = int(m[1], 0)
         shown = hex if m[1].lower().startswith("0x") else str
         yield m.start(), m.end(), shown(value + 1) + m[2]
