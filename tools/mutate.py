@@ -7,7 +7,8 @@
 
 Works in a copy of the tree (build/mutate). A mutant goes through stages, each a build whose tests
 pass without it, until one kills it; "survived" means that it passed the last:
-  scalar  no SIMD backend: what a CPU below AVX2 runs. Soon built, so first (not for cpu/).
+  math    tests/math alone, which need nothing but the headers (only for src/math).
+  scalar  no SIMD backend: what a CPU below AVX2 runs. Soon built (not for cpu/).
   one     the best instruction set of this machine beside the scalar code (avx2: that one, for a
           mutant in code that only AVX2 has).
   all     everything (left out by --quick).
@@ -76,6 +77,10 @@ def known_equivalents():
 # ---- building and testing -----------------------------------------------------------------------
 
 
+def tests_of(stage):
+    return TESTS[:1] if stage == "math" else TESTS
+
+
 class Workshop:
     def __init__(self, folder, verbose):
         self.tree, self.build = folder / "tree", folder / "build"
@@ -106,18 +111,18 @@ class Workshop:
         if stage in ("one", "avx2"):
             left_out = b"HWY_AVX2 | HWY_AVX3 | " if best and stage == "one" else LARGE
             targets = targets.replace(b"TARGETS (", b"TARGETS (" + left_out)
-        self.write(KERNELS, NO_KERNELS if stage == "scalar" else kernels)
+        self.write(KERNELS, NO_KERNELS if stage in ("math", "scalar") else kernels)
         self.write(TARGETS, targets)
 
-    def compiles(self):
-        done = subprocess.run(["ninja", "-j1", "-C", self.build, *TESTS], capture_output=True,
-                              text=True)
+    def compiles(self, stage):
+        command = ["ninja", "-j1", "-C", self.build, *tests_of(stage)]
+        done = subprocess.run(command, capture_output=True, text=True)
         print(done.stdout[-3000:] if done.returncode != 0 and self.verbose else "", end="")
         return done.returncode == 0
 
     def killer(self, stage):
         """The first test that fails, "" if none, "timeout" if one hangs."""
-        for test in TESTS:
+        for test in tests_of(stage):
             program = next(self.build.glob(f"tests/*/{test}"))
             began = time.monotonic()
             command = [program, "--gtest_fail_fast", f"--gtest_filter={FILTER}"]
@@ -137,7 +142,7 @@ class Workshop:
     def check_baseline(self, stage):
         began = time.monotonic()
         self.set_stage(stage)
-        if not self.compiles():
+        if not self.compiles(stage):
             sys.exit(f"stage {stage}: the unchanged tree does not build")
         failed = self.killer(stage)
         if failed:
@@ -154,7 +159,7 @@ class Workshop:
                 passed.add(stage)
             self.set_stage(stage)
             self.write(mutant.path, changed(mutant)[1].encode())
-            found = self.killer(stage) if self.compiles() else "does not compile"
+            found = self.killer(stage) if self.compiles(stage) else "does not compile"
             if found:
                 break
         self.write(mutant.path, changed(mutant)[0].encode())
@@ -168,7 +173,7 @@ def changed(mutant):
 
 def stages_of(mutant):
     if mutant.path.startswith("src/"):
-        return ["scalar", "one"]
+        return ["math", "scalar", "one"] if "/math/" in mutant.path else ["scalar", "one"]
     inside = re.findall(r"^#(if|else|endif)(.*)", changed(mutant)[0][:mutant.start], re.M)
     return ["avx2" if inside and inside[-1] == ("if", " HWY_TARGET == HWY_AVX2") else "one"]
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every map against its formula in double, written from the papers that the maps' files name; the
-// rules' defaults.
+// rules' defaults, limits and schedules.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "math/maps/dynamic.h"
@@ -100,41 +103,114 @@ TEST(Maps, Dynamic4IsTheDynamicMapOfFourBits) {
   EXPECT_EQ(kDynamic4Signed.zero, 7);
 }
 
+// A hyper-parameter as it is documented: what it is when not given, and what is refused.
+struct Documented {
+  const char* name;
+  double value, low, high;
+};
+
 // The defaults are those of the papers and of PyTorch: a change is a change of every user's run.
 TEST(RuleTable, DefaultsAndLimits) {
-  const std::vector<std::pair<std::string, std::vector<double>>> defaults = {
-      {"adamw", {1e-3, 0, 0.9, 0.999, 1e-8}},
-      {"adam", {1e-3, 0, 0.9, 0.999, 1e-8}},
-      {"amsgrad", {1e-3, 0, 0.9, 0.999, 1e-8}},
-      {"lion", {1e-4, 0, 0.9, 0.99}},
-      {"sgd", {1e-2, 0, 0.9, 0, 0}},
-      {"adagrad", {1e-2, 0, 1e-10, 0}},
-      {"rmsprop", {1e-2, 0, 0.99, 1e-8, 0}},
-      {"ademamix", {1e-3, 0, 0.9, 0.999, 0.9999, 5, 1e-8, 0, 0}},
-      {"lamb", {1e-3, 0, 0.9, 0.999, 1e-6}},
-      {"adafactor", {1e-3, 0, 0, 1e-30, 1e-3, 1, -0.8, 0, 0, 0}},
-      {"muon", {2e-2, 0, 0.95, 1, 5, 1e-7, 0}}};
-  for (const auto& [name, values] : defaults) {
-    const int at = find_rule(name);
-    ASSERT_GE(at, 0) << name;
-    const RuleInfo& rule = kRules[at];
-    ASSERT_EQ(rule.hypers, static_cast<int>(values.size())) << name;
-    for (std::size_t i = 0; i < values.size(); ++i) {
+  const double any = std::numeric_limits<double>::max();
+  const double below_one = std::nextafter(1.0, 0.0);
+  const auto lr = [&](double value) { return Documented{"learning_rate", value, 0, any}; };
+  const auto eps = [&](double value) { return Documented{"eps", value, 0, any}; };
+  const auto beta = [&](const char* name, double value) {
+    return Documented{name, value, 0, below_one};
+  };
+  const auto flag = [](const char* name, double value) { return Documented{name, value, 0, 1}; };
+  const Documented wd = {"weight_decay", 0, 0, any};
+  const Documented b1 = beta("beta1", 0.9);
+  const Documented b2 = beta("beta2", 0.999);
+  const std::vector<std::pair<std::string, std::vector<Documented>>> rules = {
+      {"adamw", {lr(1e-3), wd, b1, b2, eps(1e-8)}},
+      {"adam", {lr(1e-3), wd, b1, b2, eps(1e-8)}},
+      {"amsgrad", {lr(1e-3), wd, b1, b2, eps(1e-8)}},
+      {"lion", {lr(1e-4), wd, b1, beta("beta2", 0.99)}},
+      {"sgd", {lr(1e-2), wd, beta("momentum", 0.9), beta("dampening", 0), flag("nesterov", 0)}},
+      {"adagrad", {lr(1e-2), wd, eps(1e-10), {"lr_decay", 0, 0, any}}},
+      {"rmsprop", {lr(1e-2), wd, beta("alpha", 0.99), eps(1e-8), beta("momentum", 0)}},
+      {"ademamix",
+       {lr(1e-3),
+        wd,
+        b1,
+        b2,
+        beta("beta3", 0.9999),
+        {"alpha", 5, 0, any},
+        eps(1e-8),
+        {"t_alpha", 0, 0, any},
+        {"t_beta3", 0, 0, any}}},
+      {"lamb", {lr(1e-3), wd, b1, b2, eps(1e-6)}},
+      {"adafactor",
+       {lr(1e-3),
+        wd,
+        beta("beta1", 0),
+        {"eps", 1e-30, 1e-37, any},
+        {"eps2", 1e-3, 0, any},
+        {"clip_threshold", 1, 0, any},
+        {"decay_rate", -0.8, -1e3, 0},
+        flag("scale_parameter", 0),
+        flag("relative_step", 0),
+        flag("warmup_init", 0)}},
+      {"muon",
+       {lr(2e-2),
+        wd,
+        beta("momentum", 0.95),
+        flag("nesterov", 1),
+        {"ns_steps", 5, 1, 100},
+        eps(1e-7),
+        flag("match_rms", 0)}}};
+  EXPECT_EQ(kRuleCount, static_cast<int>(rules.size()));
+  for (const auto& [name, documented] : rules) {
+    ASSERT_GE(find_rule(name), 0) << name;
+    const RuleInfo& rule = kRules[find_rule(name)];
+    ASSERT_EQ(rule.hypers, static_cast<int>(documented.size())) << name;
+    for (std::size_t i = 0; i < documented.size(); ++i) {
       const HyperSpec& hyper = rule.hyper[i];
-      EXPECT_EQ(hyper.value, values[i]) << name << " " << hyper.name;
-      const std::string hyper_name = hyper.name;
-      const bool below_one = hyper_name.starts_with("beta") || hyper_name == "momentum" ||
-                             hyper_name == "dampening" || (name == "rmsprop" && i == 2);
-      if (below_one) {
-        EXPECT_EQ(hyper.low, 0) << name << " " << hyper_name;
-        EXPECT_EQ(hyper.high, std::nextafter(1.0, 0.0)) << name << " " << hyper_name;
-      }
-      EXPECT_LE(hyper.low, hyper.value);
-      EXPECT_GE(hyper.high, hyper.value);
+      EXPECT_STREQ(hyper.name, documented[i].name) << name;
+      EXPECT_EQ(hyper.value, documented[i].value) << name << " " << hyper.name;
+      EXPECT_EQ(hyper.low, documented[i].low) << name << " " << hyper.name;
+      EXPECT_EQ(hyper.high, documented[i].high) << name << " " << hyper.name;
     }
   }
-  EXPECT_EQ(kRuleCount, static_cast<int>(defaults.size()));
   EXPECT_EQ(find_rule("adamw2"), -1);
+}
+
+std::vector<float> terms_of(const char* name, const std::map<std::string, double>& changes,
+                            std::int64_t step) {
+  const RuleInfo& rule = kRules[find_rule(name)];
+  std::vector<double> hypers;
+  for (int i = 0; i < rule.hypers; ++i) {
+    const auto at = changes.find(rule.hyper[i].name);
+    hypers.push_back(at != changes.end() ? at->second : rule.hyper[i].value);
+  }
+  std::vector<float> terms(static_cast<std::size_t>(rule.terms));
+  rule.prepare(hypers.data(), step, terms.data());
+  return terms;
+}
+
+// Shazeer and Stern, algorithm 6 and section 8: min(1e-2, 1 / sqrt(t)), warmed up by 1e-6 t.
+TEST(Schedules, AdafactorsRelativeStep) {
+  for (const std::int64_t t : {1, 2, 5000, 9999, 10001, 20000, 1000000}) {
+    const double root = 1.0 / std::sqrt(static_cast<double>(t));
+    const auto plain = terms_of("adafactor", {{"relative_step", 1}}, t);
+    EXPECT_FLOAT_EQ(plain[kMinusStep], static_cast<float>(-std::min(1e-2, root))) << t;
+    const auto warm = terms_of("adafactor", {{"relative_step", 1}, {"warmup_init", 1}}, t);
+    EXPECT_FLOAT_EQ(warm[kMinusStep],
+                    static_cast<float>(-std::min(1e-6 * static_cast<double>(t), root)))
+        << t;
+    const auto fixed = terms_of("adafactor", {{"warmup_init", 1}, {"learning_rate", 0.25}}, t);
+    EXPECT_EQ(fixed[kMinusStep], -0.25F) << t;
+  }
+}
+
+// Without a first moment (beta1 = 0) there is no half-life to grow from: beta3 is used as it is.
+TEST(Schedules, AdEMAMixWithoutAFirstMoment) {
+  for (const std::int64_t t : {1, 10, 99, 100, 101}) {
+    const auto plain = terms_of("ademamix", {{"beta1", 0}}, t);
+    EXPECT_EQ(terms_of("ademamix", {{"beta1", 0}, {"t_beta3", 100}}, t), plain) << t;
+    EXPECT_EQ(std::count(plain.begin(), plain.end(), 0.9999F), 1);
+  }
 }
 
 }  // namespace

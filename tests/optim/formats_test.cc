@@ -202,6 +202,35 @@ TEST(Formats, BadElementsDoNotPoisonTheirBlock) {
       EXPECT_TRUE(std::isfinite(v)) << c.name;
     }
     EXPECT_GT(q.back[0], 1e38F) << c.name;
+    // The infinity is the block's largest float, not an element to be left out of the scale.
+    const float bad = c.is_signed ? -inf : inf;
+    EXPECT_GT(std::abs(round_trip(desc_of(c), {bad, 1.0F, std::nanf("")}).back[0]), 1e38F)
+        << c.name;
+  }
+}
+
+// Below a scale of 1e-38 the block is divided by 1e-38 (src/math/README.md, 5): no infinities, and
+// codes by that rule.
+TEST(Formats, DenormalBlocksAreMeasuredByTheSmallestScale) {
+  for (const std::string& isa : usable_isas()) {
+    const ScopedIsa forced(isa);
+    const FormatCase c{"int8", true, false, 256};
+    const auto map = map_of(c);
+    for (int k = 1; k < 100; ++k) {
+      const float x = static_cast<float>(k) * 1e-40F;
+      const double s = double{x} / 1e-38;
+      std::size_t best = 0;
+      double first = 9, second = 9;  // the two smallest distances
+      for (std::size_t j = 0; j < map.size(); ++j) {
+        const double d = std::abs(map[j] - s);
+        second = std::min(second, std::max(d, first));
+        best = d < first ? j : best;
+        first = std::min(first, d);
+      }
+      if (second - first > 1e-5) {  // else a tie to the roundings
+        EXPECT_EQ(round_trip(desc_of(c, 0, "bnb"), {x}).codes[0], best) << isa << " " << k;
+      }
+    }
   }
 }
 
