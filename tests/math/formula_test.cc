@@ -205,11 +205,15 @@ TEST(Schedules, AdafactorsRelativeStep) {
 }
 
 // Without a first moment (beta1 = 0) there is no half-life to grow from: beta3 is used as it is.
-TEST(Schedules, AdEMAMixWithoutAFirstMoment) {
+// Without the slow one (alpha = 0) there is nothing to warm up.
+TEST(Schedules, AdEMAMixWithoutOneOfItsMoments) {
   for (const std::int64_t t : {1, 10, 99, 100, 101}) {
     const auto plain = terms_of("ademamix", {{"beta1", 0}}, t);
     EXPECT_EQ(terms_of("ademamix", {{"beta1", 0}, {"t_beta3", 100}}, t), plain) << t;
     EXPECT_EQ(std::count(plain.begin(), plain.end(), 0.9999F), 1);
+    for (const float term : terms_of("ademamix", {{"alpha", 0}}, t)) {
+      EXPECT_TRUE(std::isfinite(term)) << t;
+    }
   }
 }
 
