@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "backend/cpu_backends.h"
@@ -18,6 +19,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/optim/kernels.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -37,6 +39,7 @@ namespace nibble::cpu::HWY_NAMESPACE {
 #include "nibble_rule_files.inc"
 #include "cpu/optim/reduce-inl.h"
 #include "cpu/optim/step-inl.h"
+#include "cpu/optim/direct-inl.h"
 #include "cpu/optim/pipeline-inl.h"
 #include "cpu/optim/measure-inl.h"
 #include "cpu/optim/tensor-inl.h"

@@ -200,7 +200,8 @@ inline std::int64_t step_pipelined(const backend::StepTask& task, std::int64_t f
     run_pipeline<AdamW, math::Int8>(task, first, last, &done) ||
         run_pipeline<AdamW, math::Int8Log>(task, first, last, &done) ||
         run_pipeline<AdamW, math::Int4>(task, first, last, &done) ||
-        run_pipeline<AdamW, math::Fp8>(task, first, last, &done);
+        run_pipeline<AdamW, math::Fp8>(task, first, last, &done) ||
+        (done = step_direct<AdamW>(task, first, last)) > 0;
   }
   return done;
 }

@@ -11,18 +11,31 @@ void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bo
   });
 }
 
+// `out` at a multiple of 64 bytes, n a multiple of the lanes.
+HWY_INLINE void stream_floats(const float* from, std::int64_t n, float* out) {
+  for (std::int64_t i = 0; i < n; i += kLanes) {
+    hn::Stream(hn::Load(TagF(), from + i), TagF(), out + i);
+  }
+}
+
 // Decoders write whole groups: what would not end with one goes through a stage.
 void dequantize(const std::uint8_t* codes, const float* scale, std::int64_t n, std::int64_t block,
-                int format, bool is_signed, float* out) noexcept {
+                int format, bool is_signed, bool past_caches, float* out) noexcept {
   alignas(64) float stage[math::kMaxBlock + kGroup];
+  const bool stream = past_caches && reinterpret_cast<std::uintptr_t>(out) % 64 == 0;
   for_each_block(n, block, [&](std::int64_t begin, std::int64_t count, std::int64_t i) {
     const bool whole = count % kGroup == 0;
     kDecode[format][is_signed](codes + math::kFormats[format].packed_bytes(begin), scale + i, count,
-                               block, whole ? out + begin : stage);
+                               block, whole && !stream ? out + begin : stage);
     if (!whole) {
       std::memcpy(out + begin, stage, static_cast<std::size_t>(count) * sizeof(float));
+    } else if (stream) {
+      stream_floats(stage, count, out + begin);
     }
   });
+  if (stream) {
+    hwy::FlushStream();
+  }
 }
 
 // kRows x kVecs vectors of c stay in registers while depth runs.

@@ -130,8 +130,10 @@ struct Backend {
   // A run of whole blocks (the last may be short) of a format with a scale for each block.
   void (*quantize)(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
                    math::Rounding rounding, std::uint8_t* codes, float* scale) noexcept;
+  // With `past_caches` the floats are written past the caches, for what is larger than those.
   void (*dequantize)(const std::uint8_t* codes, const float* scale, std::int64_t n,
-                     std::int64_t block, int format, bool is_signed, float* out) noexcept;
+                     std::int64_t block, int format, bool is_signed, bool past_caches,
+                     float* out) noexcept;
   // c = a b for row-major matrices a [rows, depth], b [depth, columns]; each element is a chain of
   // fused multiply-adds in the order of depth, from 0.
   void (*matmul)(const float* a, const float* b, float* c, std::int64_t rows, std::int64_t columns,

@@ -299,7 +299,7 @@ void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bo
 }
 
 void dequantize(const std::uint8_t* codes, const float* scale, std::int64_t n, std::int64_t block,
-                int format, bool is_signed, float* out) noexcept {
+                int format, bool is_signed, bool /*past_caches*/, float* out) noexcept {
   const math::FormatInfo& info = math::kFormats[format];
   for (std::int64_t begin = 0; begin < n; begin += block) {
     info.decode(is_signed, codes + info.packed_bytes(begin), scale + begin / block,

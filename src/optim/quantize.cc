@@ -12,6 +12,7 @@
 namespace nibble::optim {
 namespace {
 
+constexpr std::int64_t kCached = 1 << 22;         // floats that a processor's caches may hold
 constexpr std::int64_t kRangeElements = 1 << 16;  // a multiple of every block
 static_assert(kRangeElements % math::kMaxBlock == 0);
 
@@ -82,7 +83,7 @@ void dequantize(const QuantizeSpec& spec, const std::uint8_t* codes, const float
   const math::FormatInfo& format = math::kFormats[spec.format];
   for_each_range(count, [&](std::int64_t first, std::int64_t n) {
     backend.dequantize(codes + format.packed_bytes(first), scales + first / spec.block, n,
-                       spec.block, spec.format, spec.is_signed, dst + first);
+                       spec.block, spec.format, spec.is_signed, count > kCached, dst + first);
   });
 }
 

@@ -174,7 +174,7 @@ inline std::vector<TensorCase> all_cases(std::int64_t rows) {
     }
   }
   for (const std::string& weights : weight_format_names()) {
-    for (const char* format : {"fp32", "int8", "int4"}) {
+    for (const char* format : {"fp32", "bf16", "int8", "int4"}) {
       TensorCase setup;
       setup.weights = weights, setup.format = format, setup.bf16_grads = weights != "fp32";
       out.push_back(setup);
