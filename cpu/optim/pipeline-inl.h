@@ -69,21 +69,19 @@ class Pipeline {
     const std::int64_t n = task_.block;
     float* weights = load_weights(task_, begin, n, true, weight_stage_);
     const float* grads = load_grads(task_, begin, n, true, grad_stage_);
-    if (ahead) {
-      prefetch_block(task_, math::kRules[task_.rule], begin + kPrefetchElements, n);
-    }
     VecI largest[kStates];
     if (pending_.begin >= 0) {
-      update<true>(begin, weights, grads, largest);
+      update<true>(begin, ahead, weights, grads, largest);
     } else {
-      update<false>(begin, weights, grads, largest);
+      update<false>(begin, ahead, weights, grads, largest);
     }
     store_weights(task_, {begin, n, weights, grads, {}});
     close_block(begin, largest);
   }
 
   template <bool kPending>
-  HWY_INLINE void update(std::int64_t begin, float* weights, const float* grads, VecI* largest) {
+  HWY_INLINE void update(std::int64_t begin, bool ahead, float* weights, const float* grads,
+                         VecI* largest) {
     const TagF df;
     Vec terms[Rule::kTerms];
     for (int t = 0; t < Rule::kTerms; ++t) {
@@ -95,7 +93,11 @@ class Pipeline {
     for (int s = 0; s < kStates; ++s) {
       largest[s] = hn::Zero(TagI());
     }
+    const math::RuleInfo& rule = math::kRules[task_.rule];
     for (std::int64_t i = 0; i < task_.block; i += kGroup) {
+      if (ahead) {  // little by little: a burst would fill the queue of misses
+        prefetch_block(task_, rule, begin + i + kPrefetchElements, kGroup);
+      }
       each(
           [&](auto s) HWY_ATTR {
             CodecOf<s>::decode_group(codes(s, begin + i), hn::Set(df, scale(s, begin)),
