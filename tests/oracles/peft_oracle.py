@@ -105,7 +105,9 @@ class Nibble:
         return output
 
     def batches(self, rows, *more):
-        path = os.path.join(self.work, "batches.jsonl")
+        path = os.path.join(self.work, "batches-of-%s" % os.path.basename(rows))
+        if os.path.exists(path):  # nibble overwrites nothing
+            os.remove(path)
         self.finetune("unused", rows, "--dump-batches", path, *more)
         steps = collections.defaultdict(list)
         for row in read_lines(path):
