@@ -210,6 +210,8 @@ def main():
           "(the rest equivalent or not asked for)")
     if args.count is not None and args.count < len(mutants):
         mutants = random.Random(args.seed).sample(mutants, args.count)
+    if args.minutes > 1e8:  # all will run, so in the order that rebuilds least
+        mutants.sort()
     if args.list:
         for m in mutants:
             print(f"{m.path}:{m.line} {m.label}\n    {m.code}")
