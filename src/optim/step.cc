@@ -188,7 +188,9 @@ void Optimizer::prepare_tasks(const StepInput& input, float grad_scale, bool ski
 void Optimizer::measure() {
   const backend::Backend& backend = backend::active_backend();
   for (Param& p : params_) {
-    std::memset(p.next_scales.data.get(), 0, p.next_scales.bytes);
+    if (p.rank1) {
+      std::memset(p.next_scales.data.get(), 0, p.next_scales.bytes);
+    }
   }
   for_each(measured_, [&](std::size_t i, const Range& range) {
     const Param& p = params_[static_cast<std::size_t>(range.param)];
