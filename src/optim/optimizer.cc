@@ -154,10 +154,6 @@ const Group& Optimizer::group(std::int64_t index) const {
   return groups_[static_cast<std::size_t>(index)];
 }
 
-const math::RuleInfo& Optimizer::rule_of(const Param& param) const {
-  return math::kRules[param.rule];
-}
-
 void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
   Param& p = param(index);
   const math::WeightInfo& info = math::kWeights[p.weights];

@@ -66,7 +66,6 @@ class Optimizer {
   const Param& param(std::int64_t index) const;
   Param& param(std::int64_t index);
   const Group& group(std::int64_t index) const;
-  const math::RuleInfo& rule_of(const Param& param) const;
   std::uint64_t workspace_bytes() const { return workspace_.bytes; }
   // Of the last step that collected, by rule state; empty if none did.
   const std::vector<backend::StepStats>& stats() const { return stats_; }
