@@ -191,12 +191,12 @@ if [[ -n $full ]]; then
   for program in build/clang/tests/fuzz/*_fuzz; do
     check "Fuzz: $(basename "$program")" fuzz "$program"
   done
-  need "Python environment with PyTorch" make_venv .venv-heavy tests/oracles/requirements-heavy.txt
-  check "Oracle: PEFT" .venv-heavy/bin/python tests/oracles/peft_oracle.py \
-    build/release/bin/nibble $model
-  check "Oracle: the PyTorch adapter" .venv-heavy/bin/python tests/oracles/torch_adapter_oracle.py \
-    build/release/src/capi/libnibble.so
   check "Quickstart" quickstart auto
   check "Quickstart on AVX2" quickstart avx2 avx2
+  need "Python environment with PyTorch" make_venv .venv-heavy tests/oracles/requirements-heavy.txt
+  check "Oracle: the PyTorch adapter" .venv-heavy/bin/python tests/oracles/torch_adapter_oracle.py \
+    build/release/src/capi/libnibble.so
+  check "Oracle: PEFT" .venv-heavy/bin/python tests/oracles/peft_oracle.py \
+    build/release/bin/nibble $model --trained build/quickstart-auto
 fi
 finish

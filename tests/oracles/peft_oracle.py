@@ -123,12 +123,12 @@ class Nibble:
         return answer["ids"], found
 
 
-def compare_training(nibble, data):
+def compare_training(nibble, data, trained):
     """(good, nibble's trained adapter)"""
     with open(CONFIG, encoding="utf-8") as file:
         settings = yaml.safe_load(file)
     rows, held_out = data
-    trained = nibble.finetune("trained", rows, "--eval-dataset", held_out)
+    trained = trained or nibble.finetune("trained", rows, "--eval-dataset", held_out)
     log = [e["eval_loss"] for e in read_lines(os.path.join(trained, "trainer_log.jsonl"))
            if e.get("eval_loss") is not None]
     first = nibble.finetune("first", rows, "--max-steps", "0")
@@ -174,6 +174,8 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--train-rows", default="2000")
     parser.add_argument("--eval-rows", default="100")
+    parser.add_argument("--trained", metavar="DIR", help="what nibble made of the same rows with the "
+                        "quickstart's settings: the quickstart's output (default: train here)")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as work:
@@ -181,7 +183,7 @@ def main():
             options.train_rows, "--eval", options.eval_rows, "--output", work)
         nibble = Nibble(os.path.abspath(options.nibble), os.path.abspath(options.model), work)
         good, adapter = compare_training(nibble, [os.path.join(work, name) for name in
-                                                  ("train.jsonl", "eval.jsonl")])
+                                                  ("train.jsonl", "eval.jsonl")], options.trained)
         failed = compare_logits(nibble, adapter) + (not good)
     print("%d passed, %d failed" % (1 + len(PROMPTS) - failed, failed))
     return 1 if failed else 0
