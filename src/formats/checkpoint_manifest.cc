@@ -63,7 +63,7 @@ class Validator {
     const Json& tensors = member(value, path + ".", "tensors");
     require(tensors.is_object(), path + ".tensors", "an object");
     for (const auto& [tensor, digits] : tensors.items()) {
-      hash(digits, path + ".tensors." + tensor);
+      hash(digits, fmt::format("{}.tensors.{}", path, tensor));
     }
   }
 

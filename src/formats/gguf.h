@@ -122,7 +122,7 @@ class GgufFile {
 // borrowed until write() returns.
 class GgufWriter {
  public:
-  void add_string(std::string key, std::string value);
+  void add_string(std::string key, std::string_view value);
   void add_u32(std::string key, std::uint32_t value);
   void add_f32(std::string key, float value);
   void add_bool(std::string key, bool value);

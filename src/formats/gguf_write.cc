@@ -49,7 +49,7 @@ void GgufWriter::add_key(std::string key, GgufValueType type) {
   append(metadata_, type);
 }
 
-void GgufWriter::add_string(std::string key, std::string value) {
+void GgufWriter::add_string(std::string key, std::string_view value) {
   add_key(std::move(key), GgufValueType::kString);
   append_string(metadata_, value);
 }

@@ -195,7 +195,7 @@ void write_lora_gguf(const os::Path& path, const LoraAdapter& adapter,
                      const formats::GgufFile& base) {
   const LoraConfig& config = adapter.config();
   formats::GgufWriter writer;
-  writer.add_string("general.architecture", std::string(base.string("general.architecture")));
+  writer.add_string("general.architecture", base.string("general.architecture"));
   writer.add_string("general.type", "adapter");
   writer.add_string("general.name", "LoRA adapter");
   writer.add_string("adapter.type", "lora");

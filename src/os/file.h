@@ -44,7 +44,7 @@ void write_file(const Path& path, std::string_view content);
 // directory.
 class StagedDirectory {
  public:
-  explicit StagedDirectory(Path target);
+  explicit StagedDirectory(const Path& target);
   ~StagedDirectory();
   StagedDirectory(const StagedDirectory&) = delete;
   StagedDirectory& operator=(const StagedDirectory&) = delete;

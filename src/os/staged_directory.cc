@@ -91,8 +91,8 @@ bool is_abandoned(const Path& path) {
 
 }  // namespace
 
-StagedDirectory::StagedDirectory(Path target)
-    : target_(without_trailing_slash(std::move(target))), staging_(temporary_beside(target_)) {
+StagedDirectory::StagedDirectory(const Path& target)
+    : target_(without_trailing_slash(target)), staging_(temporary_beside(target_)) {
   if (!target_.has_filename()) {
     fail(StatusCode::kIo, "'{}': cannot create directory: no name", target_.string());
   }
