@@ -9,12 +9,12 @@ namespace nibble::math {
 
 using bf16 = std::uint16_t;  // the bits
 
-inline float bf16_to_float(bf16 bits) {
+constexpr float bf16_to_float(bf16 bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
 // Round to nearest, ties to even. NaN stays NaN (quieted), overflow goes to infinity.
-inline bf16 float_to_bf16(float value) {
+constexpr bf16 float_to_bf16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   if ((bits & 0x7fffffffU) > 0x7f800000U) {
     return static_cast<bf16>((bits >> 16) | 0x40U);

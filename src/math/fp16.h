@@ -9,7 +9,7 @@ namespace nibble::math {
 
 using fp16 = std::uint16_t;  // the bits
 
-inline float fp16_to_float(fp16 bits) {
+constexpr float fp16_to_float(fp16 bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16;
   const std::uint32_t exponent = (bits >> 10) & 0x1fU;
   const std::uint32_t mantissa = bits & 0x3ffU;

@@ -22,7 +22,7 @@ enum class RandomPurpose : std::uint32_t {
 
 using Philox4 = std::array<std::uint32_t, 4>;
 
-inline Philox4 philox4x32_10(Philox4 counter, std::uint32_t key0, std::uint32_t key1) {
+constexpr Philox4 philox4x32_10(Philox4 counter, std::uint32_t key0, std::uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53U} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * counter[2];
@@ -43,7 +43,7 @@ struct RandomStream {
   std::uint32_t step;
   RandomPurpose purpose;
 
-  std::uint32_t bits(std::uint64_t element) const {
+  constexpr std::uint32_t bits(std::uint64_t element) const {
     const std::uint64_t group = element / 4;
     const Philox4 out = philox4x32_10(
         {static_cast<std::uint32_t>(group), tensor, step,
@@ -53,7 +53,7 @@ struct RandomStream {
   }
 
   // In [0, 1), a multiple of 2^-24: exact in float.
-  float uniform(std::uint64_t element) const {
+  constexpr float uniform(std::uint64_t element) const {
     return static_cast<float>(bits(element) >> 8) * 0x1p-24F;
   }
 };

@@ -21,14 +21,16 @@ struct Bf16 {
   static constexpr std::int64_t kDefaultBlock = 256;
   static constexpr std::uint8_t zero_byte(bool) { return 0; }
 
-  static void decode(bool, const std::uint8_t* codes, const float*, std::int64_t n, float* out) {
+  static NIBBLE_HD void decode(bool, const std::uint8_t* codes, const float*, std::int64_t n,
+                               float* out) {
     for (std::int64_t i = 0; i < n; ++i) {
       bf16 bits;
       std::memcpy(&bits, codes + 2 * i, sizeof(bits));
       out[i] = bf16_to_float(bits);
     }
   }
-  static void encode(bool, const float* x, std::int64_t n, Rounding, std::uint8_t* codes, float*) {
+  static NIBBLE_HD void encode(bool, const float* x, std::int64_t n, Rounding, std::uint8_t* codes,
+                               float*) {
     for (std::int64_t i = 0; i < n; ++i) {
       const bf16 bits = float_to_bf16(x[i]);
       std::memcpy(codes + 2 * i, &bits, sizeof(bits));

@@ -13,7 +13,7 @@ struct Fp4 : TableFormat<Fp4, 4> {
   static constexpr const char* kDtype = "U8";
   static constexpr bool kForStates = false;
   static constexpr std::int64_t kDefaultBlock = 64;
-  static constexpr const CodeMap& map(bool) { return kFp4; }
+  static constexpr const CodeMap& map(bool) { return table<kFp4>(); }
 };
 
 }  // namespace nibble::math

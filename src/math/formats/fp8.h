@@ -13,11 +13,11 @@ struct Fp8 : TableFormat<Fp8, 8> {
   static constexpr std::int64_t kDefaultBlock = 256;
   static constexpr Tie kTie = Tie::kEvenCode;
   static constexpr const CodeMap& map(bool is_signed) {
-    return is_signed ? kE4m3Signed : kE4m3Unsigned;
+    return is_signed ? table<kE4m3Signed>() : table<kE4m3Unsigned>();
   }
   // Its conversion keeps the sign of zero.
-  static std::uint8_t torchao_code(std::uint8_t code, float x) {
-    return code == 0 && std::signbit(x) ? 0x80 : code;
+  static constexpr std::uint8_t torchao_code(std::uint8_t code, float x) {
+    return code == 0 && is_negative(x) ? 0x80 : code;
   }
 };
 

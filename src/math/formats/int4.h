@@ -14,7 +14,7 @@ struct Int4 : TableFormat<Int4, 4> {
   static constexpr const char* kDtype = "U8";
   static constexpr std::int64_t kDefaultBlock = 128;
   static constexpr const CodeMap& map(bool is_signed) {
-    return is_signed ? kDynamic4Signed : kLinear4Unsigned;
+    return is_signed ? table<kDynamic4Signed>() : table<kLinear4Unsigned>();
   }
 };
 

@@ -12,13 +12,13 @@ struct Int4Rank1 : Int4 {
   static constexpr Scale kUnsignedScale = Scale::kRank1;
 
   // Elements of one row. A scale of 0 stands for a row or column of zeros.
-  static float scale_at(float row, float column) { return row < column ? row : column; }
-  static float decode_at(int code, float row, float column) {
-    return kLinear4Unsigned.value[static_cast<std::size_t>(code)] * scale_at(row, column);
+  static constexpr float scale_at(float row, float column) { return row < column ? row : column; }
+  static constexpr float decode_at(int code, float row, float column) {
+    return table<kLinear4Unsigned>().value[static_cast<std::size_t>(code)] * scale_at(row, column);
   }
-  static std::uint8_t encode_at(float x, float row, float column) {
+  static constexpr std::uint8_t encode_at(float x, float row, float column) {
     const float scale = scale_at(row, column);
-    return nearest_code(kLinear4Unsigned, x / std::max(scale, kScaleFloor));
+    return nearest_code(table<kLinear4Unsigned>(), x / std::max(scale, kScaleFloor));
   }
 };
 

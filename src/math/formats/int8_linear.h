@@ -12,7 +12,7 @@ struct Int8Linear : TableFormat<Int8Linear, 8> {
   static constexpr const char* kDtype = "U8";
   static constexpr std::int64_t kDefaultBlock = 256;
   static constexpr const CodeMap& map(bool is_signed) {
-    return is_signed ? kLinear8Signed : kLinear8Unsigned;
+    return is_signed ? table<kLinear8Signed>() : table<kLinear8Unsigned>();
   }
 };
 

@@ -13,9 +13,9 @@ struct Int8Log : TableFormat<Int8Log, 8> {
   static constexpr const char* kDtype = "U8";
   static constexpr std::int64_t kDefaultBlock = 256;
   static constexpr const CodeMap& map(bool is_signed) {
-    return is_signed ? kDynamic8Signed : kGeometric8;
+    return is_signed ? table<kDynamic8Signed>() : table<kGeometric8>();
   }
-  static std::uint8_t safe_code(const CodeMap& map, float scaled) {
+  static NIBBLE_HD std::uint8_t safe_code(const CodeMap& map, float scaled) {
     return map.is_signed ? Int8::safe_code(map, scaled) : nearest_code(map, scaled);
   }
 };

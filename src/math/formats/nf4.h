@@ -13,7 +13,7 @@ struct Nf4 : TableFormat<Nf4, 4> {
   static constexpr const char* kDtype = "U8";
   static constexpr bool kForStates = false;
   static constexpr std::int64_t kDefaultBlock = 64;
-  static constexpr const CodeMap& map(bool) { return kNf4; }
+  static constexpr const CodeMap& map(bool) { return table<kNf4>(); }
 };
 
 }  // namespace nibble::math

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "math/formats/format.h"
+#include "math/host_device.h"
 #include "math/maps/code_map.h"
 #include "math/scalar.h"
 
@@ -21,7 +22,7 @@ inline constexpr float kScaleFloor = 1e-38F;  // keeps the reciprocal finite
 inline constexpr float kTorchaoAbsmaxFloor = 1e-12F;
 
 // The largest |x|, NaN apart; its bits order as integers, so any order of reduction gives it.
-inline float block_absmax(const float* x, std::int64_t n) {
+constexpr float block_absmax(const float* x, std::int64_t n) {
   std::uint32_t largest = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffffU;
@@ -31,7 +32,7 @@ inline float block_absmax(const float* x, std::int64_t n) {
 }
 
 // Under kSafe one bad element must not poison its block for the rest of the run.
-inline float saturated(float x) {
+constexpr float saturated(float x) {
   constexpr float kLimit = std::numeric_limits<float>::max();
   return x != x ? 0.0F : std::clamp(x, -kLimit, kLimit);
 }
@@ -41,7 +42,7 @@ struct BlockScale {
   float stored;
   float reciprocal;
 
-  static BlockScale of(float absmax, float top, Rounding rounding) {
+  static constexpr BlockScale of(float absmax, float top, Rounding rounding) {
     if (rounding == Rounding::kTorchao) {
       absmax = std::max(absmax, kTorchaoAbsmaxFloor);
     } else if (rounding == Rounding::kSafe) {
@@ -67,13 +68,14 @@ struct TableFormat {
   }
 
   // The code of x / scale under kSafe, sign of zero and guard apart.
-  static std::uint8_t safe_code(const CodeMap& map, float scaled) {
+  static constexpr std::uint8_t safe_code(const CodeMap& map, float scaled) {
     return nearest_code(map, scaled, Format::kTie);
   }
 
-  static std::uint8_t torchao_code(std::uint8_t code, float) { return code; }
+  static constexpr std::uint8_t torchao_code(std::uint8_t code, float) { return code; }
 
-  static std::uint8_t encode_one(const CodeMap& map, float x, BlockScale scale, Rounding rounding) {
+  static NIBBLE_HD std::uint8_t encode_one(const CodeMap& map, float x, BlockScale scale,
+                                           Rounding rounding) {
     const Tie native = Format::kTie;
     if (rounding == Rounding::kTorchao) {
       const Tie tie = native == Tie::kLower ? Tie::kUpper : native;
@@ -92,10 +94,21 @@ struct TableFormat {
     return lost ? static_cast<std::uint8_t>(code + 1) : code;
   }
 
-  static void encode(bool is_signed, const float* x, std::int64_t n, Rounding rounding,
-                     std::uint8_t* codes, float* scale) {
+  static NIBBLE_HD BlockScale scale_of(bool is_signed, float absmax, Rounding rounding) {
+    return BlockScale::of(absmax, Format::map(is_signed).top, rounding);
+  }
+
+  static NIBBLE_HD void encode(bool is_signed, const float* x, std::int64_t n, Rounding rounding,
+                               std::uint8_t* codes, float* scale) {
+    const BlockScale by = scale_of(is_signed, block_absmax(x, n), rounding);
+    encode_scaled(is_signed, x, n, by, rounding, codes);
+    *scale = by.stored;
+  }
+
+  // Part of a block (from an even element on) whose scale is known.
+  static NIBBLE_HD void encode_scaled(bool is_signed, const float* x, std::int64_t n, BlockScale by,
+                                      Rounding rounding, std::uint8_t* codes) {
     const CodeMap& map = Format::map(is_signed);
-    const BlockScale by = BlockScale::of(block_absmax(x, n), map.top, rounding);
     const auto code_of = [&](std::int64_t i) {
       return encode_one(map, rounding == Rounding::kSafe ? saturated(x[i]) : x[i], by, rounding);
     };
@@ -109,11 +122,10 @@ struct TableFormat {
         codes[i / 2] = static_cast<std::uint8_t>((code_of(i) << 4) | odd);
       }
     }
-    *scale = by.stored;
   }
 
-  static void decode(bool is_signed, const std::uint8_t* codes, const float* scale, std::int64_t n,
-                     float* out) {
+  static NIBBLE_HD void decode(bool is_signed, const std::uint8_t* codes, const float* scale,
+                               std::int64_t n, float* out) {
     const CodeMap& map = Format::map(is_signed);
     for (std::int64_t i = 0; i < n; ++i) {
       const int code = kBits == 8 ? codes[i] : (codes[i / 2] >> (i % 2 == 0 ? 4 : 0)) & 15;
@@ -124,9 +136,9 @@ struct TableFormat {
  private:
   // bitsandbytes' sign fix: a signed value whose code has the other sign (zero counts as positive)
   // moves one code towards its own.
-  static std::uint8_t with_sign_of(const CodeMap& map, float x, int rank) {
+  static constexpr std::uint8_t with_sign_of(const CodeMap& map, float x, int rank) {
     const std::uint8_t code = map.code[static_cast<std::size_t>(rank)];
-    if (!map.is_signed || std::signbit(map.value[code]) == std::signbit(x)) {
+    if (!map.is_signed || is_negative(map.value[code]) == is_negative(x)) {
       return code;
     }
     return static_cast<std::uint8_t>(code + (x > 0.0F ? 1 : -1));

@@ -60,7 +60,7 @@ inline constexpr Dynamic8Lines kLinesSigned = detail::make_dynamic8_lines(kDynam
 inline constexpr Dynamic8Lines kLinesUnsigned = detail::make_dynamic8_lines(kDynamic8Unsigned);
 
 // Where a magnitude 0 <= a <= 1 stands among the codes of its sign.
-inline float position_on_lines(const Dynamic8Lines& lines, float a) {
+NIBBLE_HD inline float position_on_lines(const Dynamic8Lines& lines, float a) {
   std::size_t decade = 0;
   while (decade < kDynamic8Decades && a > lines.threshold[decade]) {
     ++decade;

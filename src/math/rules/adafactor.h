@@ -44,7 +44,7 @@ struct Adafactor {
     kTerms
   };
 
-  static void prepare(const double* h, std::int64_t step, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     const double t = static_cast<double>(step);
     const double beta2 = 1.0 - std::pow(t, h[kDecayRate]);
     double lr = h[kLr];
@@ -64,7 +64,7 @@ struct Adafactor {
 
   // The last pass: the clipped update in, its first moment out (itself, without one).
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kBeta1], s[0], c[kGain1] * g);
     return s[0];
   }

@@ -15,14 +15,14 @@ struct Adagrad {
 
   enum Term { kMinusStep, kEps, kTerms };
 
-  static void prepare(const double* h, std::int64_t step, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     terms[kMinusStep] =
         static_cast<float>(-h[kLr] / (1.0 + static_cast<double>(step - 1) * h[kLrDecay]));
     terms[kEps] = static_cast<float>(h[kE]);
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(g, g, s[0]);
     return g / (sqrt(s[0]) + c[kEps]);
   }

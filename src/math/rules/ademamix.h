@@ -37,7 +37,7 @@ struct AdEMAMix {
   };
 
   // eq. 4: the half-life of b3, not b3 itself, grows linearly from that of b1.
-  static double beta3_at(double t, const double* h) {
+  static NIBBLE_HD double beta3_at(double t, const double* h) {
     if (h[kWarmBeta3] <= 0 || t >= h[kWarmBeta3] || h[kB1] <= 0) {
       return h[kB3];
     }
@@ -47,7 +47,7 @@ struct AdEMAMix {
     return std::min(std::exp(from * to / ((1.0 - share) * to + share * from)), h[kB3]);
   }
 
-  static void prepare(const double* h, std::int64_t step, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     const double t = static_cast<double>(step);
     const double b3 = beta3_at(t, h);
     const double alpha = h[kWarmAlpha] > 0 ? std::min(t * h[kA] / h[kWarmAlpha], h[kA]) : h[kA];
@@ -58,14 +58,14 @@ struct AdEMAMix {
     terms[kGain2] = static_cast<float>(1.0 - h[kB2]);
     terms[kBeta3] = static_cast<float>(b3);
     terms[kGain3] = static_cast<float>(1.0 - b3);
-    terms[kFast] = static_cast<float>(1.0 / (1.0 - std::pow(h[kB1], t)));
+    terms[kFast] = static_cast<float>(1.0 / (1.0 - math::power(h[kB1], step)));
     terms[kAlpha] = static_cast<float>(alpha);
-    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(h[kB2], t)));
+    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - math::power(h[kB2], step)));
     terms[kEps] = static_cast<float>(h[kE]);
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kBeta1], s[0], c[kGain1] * g);
     s[1] = fma(c[kBeta3], s[1], c[kGain3] * g);
     s[2] = fma(c[kBeta2], s[2], (c[kGain2] * g) * g);

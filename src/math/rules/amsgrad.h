@@ -8,7 +8,7 @@ struct AmsGrad : AdamW {
       {"exp_avg", true}, {"exp_avg_sq", false}, {"max_exp_avg_sq", false}};
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kBeta1], s[0], c[kGain1] * g);
     s[1] = fma(c[kBeta2], s[1], (c[kGain2] * g) * g);
     s[2] = max(s[2], s[1]);

@@ -16,20 +16,19 @@ struct Lamb {
 
   enum Term { kMinusStep, kBeta1, kGain1, kBeta2, kGain2, kFast, kRoot, kEps, kTerms };
 
-  static void prepare(const double* h, std::int64_t step, float* terms) {
-    const double t = static_cast<double>(step);
+  static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
     terms[kBeta1] = static_cast<float>(h[kB1]);
     terms[kGain1] = static_cast<float>(1.0 - h[kB1]);
     terms[kBeta2] = static_cast<float>(h[kB2]);
     terms[kGain2] = static_cast<float>(1.0 - h[kB2]);
-    terms[kFast] = static_cast<float>(1.0 / (1.0 - std::pow(h[kB1], t)));
-    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(h[kB2], t)));
+    terms[kFast] = static_cast<float>(1.0 / (1.0 - math::power(h[kB1], step)));
+    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - math::power(h[kB2], step)));
     terms[kEps] = static_cast<float>(h[kE]);
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kBeta1], s[0], c[kGain1] * g);
     s[1] = fma(c[kBeta2], s[1], (c[kGain2] * g) * g);
     return (c[kFast] * s[0]) / fma(sqrt(s[1]), c[kRoot], c[kEps]);

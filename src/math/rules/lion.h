@@ -14,7 +14,7 @@ struct Lion {
 
   enum Term { kMinusStep, kBeta1, kGain1, kBeta2, kGain2, kTerms };
 
-  static void prepare(const double* h, std::int64_t, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t, float* terms) {
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
     terms[kBeta1] = static_cast<float>(h[kB1]);
     terms[kGain1] = static_cast<float>(1.0 - h[kB1]);
@@ -23,7 +23,7 @@ struct Lion {
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     const V out = sign(fma(c[kBeta1], s[0], c[kGain1] * g));
     s[0] = fma(c[kBeta2], s[0], c[kGain2] * g);
     return out;

@@ -15,7 +15,7 @@ struct RmsProp {
 
   enum Term { kMinusStep, kAlpha, kGain, kEps, kMomentum, kTerms };
 
-  static void prepare(const double* h, std::int64_t, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t, float* terms) {
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
     terms[kAlpha] = static_cast<float>(h[kA]);
     terms[kGain] = static_cast<float>(1.0 - h[kA]);
@@ -24,7 +24,7 @@ struct RmsProp {
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kAlpha], s[0], (c[kGain] * g) * g);
     s[1] = fma(c[kMomentum], s[1], g / (sqrt(s[0]) + c[kEps]));
     return s[1];

@@ -32,10 +32,10 @@ enum class RuleKind : std::int32_t {
 
 // A hyper-parameter: low <= x <= high, and x < high where high is kBelowOne.
 struct HyperSpec {
-  const char* name;
-  double value;  // the default
-  double low;
-  double high;
+  const char* name = nullptr;
+  double value = 0;  // the default
+  double low = 0;
+  double high = 0;
 };
 inline constexpr double kAnyFinite = std::numeric_limits<double>::max();
 inline constexpr double kBelowOne = 1.0 - std::numeric_limits<double>::epsilon() / 2;
@@ -56,9 +56,9 @@ constexpr HyperSpec eps_spec(double value) { return {"eps", value, 0, kAnyFinite
 constexpr HyperSpec switch_spec(const char* name, double value) { return {name, value, 0, 1}; }
 
 struct StateSpec {
-  const char* name;  // also the key in checkpoints
-  bool is_signed;    // which map a quantised format uses
-  int needs = -1;    // a hyper-parameter: the state is left out where that is 0 at creation
+  const char* name = nullptr;  // also the key in checkpoints
+  bool is_signed = false;      // which map a quantised format uses
+  int needs = -1;              // a hyper-parameter: the state is left out where that is 0 at creation
 };
 
 // Term 0 of every rule: the weight moves by this times the direction.

@@ -14,7 +14,7 @@ struct Sgd {
 
   enum Term { kMinusStep, kMomentum, kGain, kOwn, kAhead, kTerms };
 
-  static void prepare(const double* h, std::int64_t step, float* terms) {
+  static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     const bool nesterov = h[kNesterov] != 0;
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
     terms[kMomentum] = static_cast<float>(h[kMu]);
@@ -24,7 +24,7 @@ struct Sgd {
   }
 
   template <class V>
-  static inline V direction(const V* c, V g, V* s) {
+  static NIBBLE_HD inline V direction(const V* c, V g, V* s) {
     s[0] = fma(c[kMomentum], s[0], c[kGain] * g);
     return fma(c[kAhead], s[0], c[kOwn] * g);
   }

@@ -22,7 +22,7 @@ struct Bf16Correction {
     bf16 weight;
     std::int32_t correction;
   };
-  static Split split(float x) {
+  static constexpr Split split(float x) {
     if (is_nan_bits(bits_of(x))) {
       return {0x7fc0, 0};
     }
@@ -30,19 +30,19 @@ struct Bf16Correction {
     const std::uint32_t upper = (rounded + 0x8000U) & 0xffff0000U;
     return {static_cast<bf16>(upper >> 16), static_cast<std::int32_t>(rounded - upper) >> kShift};
   }
-  static float join(bf16 weight, std::int32_t correction) {
+  static constexpr float join(bf16 weight, std::int32_t correction) {
     return float_of((std::uint32_t{weight} << 16) +
                     (static_cast<std::uint32_t>(correction) << kShift));
   }
 
-  static std::int32_t load(const std::uint8_t* extra, std::int64_t i) {
+  static NIBBLE_HD std::int32_t load(const std::uint8_t* extra, std::int64_t i) {
     if constexpr (kBitsKept == 8) {
       return static_cast<std::int8_t>(extra[i]);
     } else {
       return static_cast<std::int16_t>(load_bf16(extra, i));
     }
   }
-  static void store(std::uint8_t* extra, std::int64_t i, std::int32_t correction) {
+  static NIBBLE_HD void store(std::uint8_t* extra, std::int64_t i, std::int32_t correction) {
     if constexpr (kBitsKept == 8) {
       extra[i] = static_cast<std::uint8_t>(correction);
     } else {
@@ -50,20 +50,20 @@ struct Bf16Correction {
     }
   }
 
-  static void decode(const WeightBlock& block, std::int64_t n, float* out) {
+  static NIBBLE_HD void decode(const WeightBlock& block, std::int64_t n, float* out) {
     for (std::int64_t i = 0; i < n; ++i) {
       out[i] = join(load_bf16(block.data, i), load(block.extra, i));
     }
   }
-  static void encode(const WeightBlock& block, const float* x, std::int64_t n, const RandomStream&,
-                     std::int64_t) {
+  static NIBBLE_HD void encode(const WeightBlock& block, const float* x, std::int64_t n,
+                               const RandomStream&, std::int64_t) {
     for (std::int64_t i = 0; i < n; ++i) {
       const Split parts = split(x[i]);
       store_bf16(block.data, i, parts.weight);
       store(block.extra, i, parts.correction);
     }
   }
-  static void adopt(const WeightBlock& block, std::int64_t n) {
+  static NIBBLE_HD void adopt(const WeightBlock& block, std::int64_t n) {
     std::memset(block.extra, 0, static_cast<std::size_t>(n * kBitsKept / 8));
   }
 };

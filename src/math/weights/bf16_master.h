@@ -8,13 +8,13 @@
 namespace nibble::math {
 
 struct Bf16Master {
-  static void encode(const WeightBlock& block, const float* x, std::int64_t n, const RandomStream&,
-                     std::int64_t) {
+  static NIBBLE_HD void encode(const WeightBlock& block, const float* x, std::int64_t n,
+                               const RandomStream&, std::int64_t) {
     for (std::int64_t i = 0; i < n; ++i) {
       store_bf16(block.data, i, float_to_bf16(x[i]));
     }
   }
-  static void adopt(const WeightBlock& block, std::int64_t n) {
+  static NIBBLE_HD void adopt(const WeightBlock& block, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) {
       const float value = bf16_to_float(load_bf16(block.data, i));
       std::memcpy(block.extra + 4 * i, &value, sizeof(value));

@@ -9,7 +9,7 @@
 namespace nibble::math {
 
 struct Bf16Stochastic {
-  static bf16 round(float x, std::uint32_t random) {
+  static constexpr bf16 round(float x, std::uint32_t random) {
     const std::uint32_t bits = bits_of(x);
     if ((bits & 0x7f800000U) == 0x7f800000U) {
       return float_to_bf16(x);
@@ -19,13 +19,13 @@ struct Bf16Stochastic {
     const std::uint32_t magnitude = std::min((moved >> 16) & 0x7fffU, kLargest);
     return static_cast<bf16>(magnitude | ((bits >> 16) & 0x8000U));
   }
-  static void decode(const WeightBlock& block, std::int64_t n, float* out) {
+  static NIBBLE_HD void decode(const WeightBlock& block, std::int64_t n, float* out) {
     for (std::int64_t i = 0; i < n; ++i) {
       out[i] = bf16_to_float(load_bf16(block.data, i));
     }
   }
-  static void encode(const WeightBlock& block, const float* x, std::int64_t n,
-                     const RandomStream& random, std::int64_t first) {
+  static NIBBLE_HD void encode(const WeightBlock& block, const float* x, std::int64_t n,
+                               const RandomStream& random, std::int64_t first) {
     for (std::int64_t i = 0; i < n; ++i) {
       store_bf16(block.data, i, round(x[i], random.bits(static_cast<std::uint64_t>(first + i))));
     }

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "math/bf16.h"
+#include "math/host_device.h"
 #include "math/philox.h"
 
 namespace nibble::math {
@@ -45,16 +46,16 @@ struct WeightInfo {
   void (*adopt)(const WeightBlock& block, std::int64_t n);
 };
 
-inline std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
-inline float float_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
-inline bool is_nan_bits(std::uint32_t bits) { return (bits & 0x7fffffffU) > 0x7f800000U; }
+constexpr std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
+constexpr float float_of(std::uint32_t bits) { return std::bit_cast<float>(bits); }
+constexpr bool is_nan_bits(std::uint32_t bits) { return (bits & 0x7fffffffU) > 0x7f800000U; }
 
-inline bf16 load_bf16(const std::uint8_t* data, std::int64_t i) {
+NIBBLE_HD inline bf16 load_bf16(const std::uint8_t* data, std::int64_t i) {
   bf16 out;
   std::memcpy(&out, data + 2 * i, sizeof(out));
   return out;
 }
-inline void store_bf16(std::uint8_t* data, std::int64_t i, bf16 value) {
+NIBBLE_HD inline void store_bf16(std::uint8_t* data, std::int64_t i, bf16 value) {
   std::memcpy(data + 2 * i, &value, sizeof(value));
 }
 
