@@ -10,8 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/update.h"
 #include "math/formats/formats.h"
-#include "math/rules/rules.h"
 #include "math/weights/weights.h"
 
 namespace nibble::backend {
@@ -45,14 +45,6 @@ struct WeightView {
   float* scale = nullptr;
 };
 
-// What becomes of the direction (math/rules/rule.h).
-enum class Form : std::int32_t {
-  kDecayBefore = 0,        // p = fma(-step, direction, p * keep)
-  kDecayAfter = 1,         // p = fma(-step, direction, p) * keep
-  kDecayIntoGradient = 2,  // the gradient is fma(decay, p, g * scale); p = fma(-step, direction, p)
-  kDirection = 3,          // p = direction: the weights are only written
-};
-
 // What a step of one tensor did to its states, for reports.
 struct StepStats {
   double error_squares[math::kMaxStates] = {};  // of what is stored against what was computed
@@ -71,23 +63,16 @@ struct StepStats {
   }
 };
 
-struct StepTask {
+struct StepTask : UpdateTerms {
   int rule = 0;  // index in math::kRules
-  Form form = Form::kDecayBefore;
   WeightView weights;
   Source grads;
   StateView state[math::kMaxStates];
-  std::int64_t block = 256;      // of states and weights with a scale for each block
-  std::int64_t columns = 1;      // of the matrix, for kRank1
-  const float* terms = nullptr;  // from RuleInfo::prepare
-  float grad_scale = 1.0F;       // multiplies every gradient first
-  float step_scale = 1.0F;       // multiplies the rule's step (term 0) as a float
-  float keep = 1.0F;             // see Form
-  float decay = 0.0F;            // see Form
+  std::int64_t block = 256;  // of states and weights with a scale for each block
+  std::int64_t columns = 1;  // of the matrix, for kRank1
   math::Rounding rounding = math::Rounding::kSafe;
-  bool skip_nonfinite = false;  // leave elements with a non-finite gradient as they are
-  math::RandomStream random;    // of weights that round stochastically
-  StepStats* stats = nullptr;   // added to, if not null; slow
+  math::RandomStream random;   // of weights that round stochastically
+  StepStats* stats = nullptr;  // added to, if not null; slow
 };
 
 // What must be known of a whole tensor before its step can be taken.

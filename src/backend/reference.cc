@@ -123,36 +123,13 @@ void encode_state(const StepTask& task, int s, bool is_signed, std::int64_t begi
 template <class Rule>
 void apply_rule(const StepTask& task, std::int64_t begin, std::int64_t n, Stage& stage) {
   for (std::int64_t i = 0; i < n; ++i) {
-    float grad = load(task.grads, begin + i) * task.grad_scale;
-    if (task.skip_nonfinite && !is_finite(grad)) {
-      continue;
-    }
-    float& weight = stage.weights[i];
-    if (task.form == Form::kDecayIntoGradient) {
-      grad = math::fma(task.decay, weight, grad);
-    }
     float state[math::kMaxStates];
     for (int s = 0; s < Rule::kStates; ++s) {
       state[s] = stage.states[s][i];
     }
-    const float direction = Rule::direction(task.terms, grad, state);
+    update_element<Rule>(task, load(task.grads, begin + i), stage.weights[i], state);
     for (int s = 0; s < Rule::kStates; ++s) {
       stage.states[s][i] = state[s];
-    }
-    const float step = task.terms[math::kMinusStep] * task.step_scale;
-    switch (task.form) {
-      case Form::kDecayBefore:
-        weight = math::fma(step, direction, weight * task.keep);
-        break;
-      case Form::kDecayAfter:
-        weight = math::fma(step, direction, weight) * task.keep;
-        break;
-      case Form::kDecayIntoGradient:
-        weight = math::fma(step, direction, weight);
-        break;
-      case Form::kDirection:
-        weight = direction;
-        break;
     }
   }
 }

@@ -10,6 +10,7 @@
 
 #include "math/bf16.h"
 #include "math/fp16.h"
+#include "math/host_device.h"
 
 namespace nibble::math {
 
@@ -46,14 +47,14 @@ constexpr const GgmlTypeInfo& ggml_type_info(GgmlType type) {
 }
 
 template <class T>
-inline T load_unaligned(const std::byte* from) {
+NIBBLE_HD inline T load_unaligned(const std::byte* from) {
   T value;
   std::memcpy(&value, from, sizeof value);
   return value;
 }
 
 // The types whose blocks are one element: F32, F16, BF16.
-inline float decode_ggml_element(GgmlType type, const std::byte* element) {
+NIBBLE_HD inline float decode_ggml_element(GgmlType type, const std::byte* element) {
   switch (type) {
     case GgmlType::kF16:
       return fp16_to_float(load_unaligned<fp16>(element));
@@ -69,7 +70,7 @@ inline float decode_ggml_element(GgmlType type, const std::byte* element) {
 //   Q4_0: f16 d, 16 bytes; x = d (q - 8); element j is the low nibble of byte j, j + 16 the high
 //   one. Q4_1: f16 d, f16 m, 16 bytes; x = d q + m; same nibble order. Q8_0: f16 d, 32 x int8; x =
 //   d q.
-inline void decode_ggml_block(GgmlType type, const std::byte* block, float* out) {
+NIBBLE_HD inline void decode_ggml_block(GgmlType type, const std::byte* block, float* out) {
   switch (type) {
     case GgmlType::kF32:
     case GgmlType::kF16:

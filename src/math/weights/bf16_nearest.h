@@ -9,19 +9,16 @@
 namespace nibble::math {
 
 struct Bf16Nearest {
-  static constexpr WeightInfo kInfo = {0,
-                                       nullptr,
-                                       "BF16",
-                                       16,
-                                       nullptr,
-                                       nullptr,
-                                       0,
-                                       false,
-                                       false,
-                                       WeightsInPlace::kNowhere,
-                                       &Bf16Stochastic::decode,
-                                       &Bf16Master::encode,
-                                       nullptr};
+  static NIBBLE_HD void decode(const WeightBlock& block, std::int64_t n, float* out) {
+    Bf16Stochastic::decode(block, n, out);
+  }
+  static NIBBLE_HD void encode(const WeightBlock& block, const float* x, std::int64_t n,
+                               const RandomStream& random, std::int64_t first) {
+    Bf16Master::encode(block, x, n, random, first);
+  }
+  static constexpr WeightInfo kInfo = {0,       nullptr, "BF16", 16,    nullptr,
+                                       nullptr, 0,       false,  false, WeightsInPlace::kNowhere,
+                                       &decode, &encode, nullptr};
 };
 
 }  // namespace nibble::math

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a step does to one element: the scalar definition, for the reference backend and for device
+// kernels. The SIMD kernels (cpu/optim) do the same on vectors.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "math/host_device.h"
+#include "math/rules/rules.h"
+
+namespace nibble::backend {
+
+// What becomes of the direction (math/rules/rule.h).
+enum class Form : std::int32_t {
+  kDecayBefore = 0,        // p = fma(-step, direction, p * keep)
+  kDecayAfter = 1,         // p = fma(-step, direction, p) * keep
+  kDecayIntoGradient = 2,  // the gradient is fma(decay, p, g * scale); p = fma(-step, direction, p)
+  kDirection = 3,          // p = direction: the weights are only written
+};
+
+struct UpdateTerms {
+  Form form = Form::kDecayBefore;
+  const float* terms = nullptr;  // from RuleInfo::prepare
+  float grad_scale = 1.0F;       // multiplies every gradient first
+  float step_scale = 1.0F;       // multiplies the rule's step (term 0) as a float
+  float keep = 1.0F;             // see Form
+  float decay = 0.0F;            // see Form
+  bool skip_nonfinite = false;   // leave elements with a non-finite gradient as they are
+};
+
+template <class Rule>
+NIBBLE_HD inline void update_element(const UpdateTerms& u, float grad, float& weight,
+                                     float* state) {
+  grad *= u.grad_scale;
+  if (u.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad))) {
+    return;
+  }
+  if (u.form == Form::kDecayIntoGradient) {
+    grad = math::fma(u.decay, weight, grad);
+  }
+  const float direction = Rule::direction(u.terms, grad, state);
+  const float step = u.terms[math::kMinusStep] * u.step_scale;
+  switch (u.form) {
+    case Form::kDecayBefore:
+      weight = math::fma(step, direction, weight * u.keep);
+      break;
+    case Form::kDecayAfter:
+      weight = math::fma(step, direction, weight) * u.keep;
+      break;
+    case Form::kDecayIntoGradient:
+      weight = math::fma(step, direction, weight);
+      break;
+    case Form::kDirection:
+      weight = direction;
+      break;
+  }
+}
+
+}  // namespace nibble::backend
