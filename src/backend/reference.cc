@@ -212,7 +212,8 @@ void measure_blocks(const StepTask& task, std::int64_t first, std::int64_t last,
     apply_rule<Rule>(directions, begin, n, stage);
     if (Rule::kKind == math::RuleKind::kTrustRatio) {
       for (std::int64_t i = 0; i < n; ++i) {
-        stage.weights[i] = math::fma(task.decay, before[i], stage.weights[i]);
+        stage.weights[i] =
+            decayed_direction(task, load(task.grads, begin + i), stage.weights[i], before[i]);
       }
       out->weight_squares += sum_of_squares(before, n);
       out->update_squares += sum_of_squares(stage.weights, n);

@@ -29,11 +29,19 @@ struct UpdateTerms {
   bool skip_nonfinite = false;   // leave elements with a non-finite gradient as they are
 };
 
+// Of a gradient that is scaled already.
+NIBBLE_HD inline bool is_skipped(const UpdateTerms& u, float grad) {
+  return u.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad));
+}
+
 template <class Rule>
 NIBBLE_HD inline void update_element(const UpdateTerms& u, float grad, float& weight,
                                      float* state) {
   grad *= u.grad_scale;
-  if (u.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad))) {
+  if (is_skipped(u, grad)) {
+    if (u.form == Form::kDirection) {
+      weight = 0.0F;  // it is not loaded, and nothing moves
+    }
     return;
   }
   if (u.form == Form::kDecayIntoGradient) {
@@ -55,6 +63,13 @@ NIBBLE_HD inline void update_element(const UpdateTerms& u, float grad, float& we
       weight = direction;
       break;
   }
+}
+
+// What an element counts in the norm of a trust ratio's update: nothing, if it will not move.
+// `direction` is from Form::kDirection.
+NIBBLE_HD inline float decayed_direction(const UpdateTerms& u, float grad, float direction,
+                                         float weight) {
+  return is_skipped(u, grad * u.grad_scale) ? 0.0F : math::fma(u.decay, weight, direction);
 }
 
 }  // namespace nibble::backend

@@ -109,9 +109,6 @@ void step_orthogonal(Param& p, const backend::StepTask& task, std::byte* workspa
   momentum.form = backend::Form::kDirection;
   momentum.weights = {math::find_weights("fp32"), reinterpret_cast<std::uint8_t*>(s.x), nullptr,
                       nullptr};
-  if (task.skip_nonfinite) {  // skipped elements keep what is there
-    std::fill(s.x, s.x + p.count, 0.0F);
-  }
   run_all_ranges(p, momentum);
 
   const bool tall = p.rows > p.columns;

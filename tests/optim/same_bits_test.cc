@@ -72,9 +72,8 @@ TEST(SameBits, NonFiniteGradients) {
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     for (const auto policy : {NIBBLE_NONFINITE_PROPAGATE, NIBBLE_NONFINITE_SKIP_ELEMENT}) {
-      for (const std::string& format : state_format_names()) {
-        TensorCase setup;
-        setup.format = format, setup.rows = 10, setup.nonfinite = policy;
+      for (TensorCase setup : all_cases(10)) {
+        setup.rows = 10, setup.nonfinite = policy;
         std::vector<std::vector<std::vector<std::uint8_t>>> outcomes;
         for (const std::string& isa : usable_isas()) {
           const ScopedIsa forced(isa);

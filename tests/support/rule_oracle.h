@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every rule in double, written from the papers and the peers' documentation and deliberately not
 // from src/math: what the library is judged by. Hyper-parameters by name; what is not given is the
-// caller's to know.
+// caller's to know. Gradients that are not finite are treated as NIBBLE_NONFINITE_SKIP_ELEMENT has
+// it.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <map>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -22,6 +25,9 @@ class RuleOracle {
   RuleOracle(std::string rule, std::map<std::string, double> hyper, const std::vector<float>& w0,
              std::size_t rows = 1)
       : w(w0.begin(), w0.end()), rule_(std::move(rule)), h_(std::move(hyper)), rows_(rows) {
+    if (rules().count(rule_) == 0) {
+      throw std::invalid_argument("no oracle for rule " + rule_);
+    }
     for (Vector* state : {&a_, &b_, &c_}) {
       state->assign(w.size(), 0.0);
     }
@@ -46,6 +52,9 @@ class RuleOracle {
     const double wd = h("weight_decay");
     const bool l2 = rule_ == "adam" || rule_ == "sgd" || rule_ == "adagrad" || rule_ == "rmsprop";
     for (std::size_t i = 0; i < w.size(); ++i) {
+      if (!std::isfinite(g[i])) {
+        continue;
+      }
       if (l2) {
         g[i] += wd * w[i];
       } else if (!decay_after) {
@@ -62,6 +71,13 @@ class RuleOracle {
   bool decay_after = false;
 
  private:
+  static const std::set<std::string>& rules() {
+    static const std::set<std::string> kRules = {"adamw",   "adam",     "amsgrad",  "lion",
+                                                 "sgd",     "adagrad",  "rmsprop",  "ademamix",
+                                                 "lamb",    "adafactor", "muon"};
+    return kRules;
+  }
+
   double h(const char* name) const {
     const auto at = h_.find(name);
     return at != h_.end() ? at->second : 0.0;
@@ -119,8 +135,11 @@ class RuleOracle {
   }
 
   void lamb(const Vector& g) {
-    Vector u(w.size());
+    Vector u(w.size(), 0.0);
     for (std::size_t i = 0; i < w.size(); ++i) {
+      if (!std::isfinite(g[i])) {
+        continue;  // it does not move, so it counts nothing in the update's norm
+      }
       a_[i] = h("beta1") * a_[i] + (1.0 - h("beta1")) * g[i];
       b_[i] = h("beta2") * b_[i] + (1.0 - h("beta2")) * g[i] * g[i];
       const double m = a_[i] / (1.0 - std::pow(h("beta1"), t_));
@@ -135,7 +154,8 @@ class RuleOracle {
     }
   }
 
-  void adafactor(const Vector& g) {
+  void adafactor(Vector g) {
+    std::replace_if(g.begin(), g.end(), [](double x) { return !std::isfinite(x); }, 0.0);
     const std::size_t columns = w.size() / rows_;
     const double b2 = 1.0 - std::pow(t_, h("decay_rate"));
     Vector row(rows_, 0.0);
@@ -196,8 +216,11 @@ class RuleOracle {
     std::size_t m = rows_;
     std::size_t n = w.size() / rows_;
     const double mu = h("momentum");
-    Vector x(w.size());
+    Vector x(w.size(), 0.0);
     for (std::size_t i = 0; i < w.size(); ++i) {
+      if (!std::isfinite(g[i])) {
+        continue;
+      }
       a_[i] = mu * a_[i] + (1.0 - mu) * g[i];
       x[i] = h("nesterov") != 0 ? (1.0 - mu) * g[i] + mu * a_[i] : a_[i];
     }
