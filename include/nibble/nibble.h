@@ -348,10 +348,10 @@ NIBBLE_API nibble_status nibble_optimizer_state_error(const nibble_optimizer* op
                                                       nibble_state_error* out) NIBBLE_NOEXCEPT;
 
 /* The states as arrays, for checkpoints of the caller's own. With the same descriptors, loading
- * every array and the step count resumes to the bit. */
+ * every array that is set and the step count resumes to the bit. */
 typedef struct nibble_state_info {
   uint32_t struct_size;
-  uint32_t reserved;
+  uint32_t is_unset; /* 1: "master" or "correction" before the first bind: not to be saved */
   const char* name;  /* "exp_avg", "exp_avg.scale", "exp_avg_sq", ..., "master", "correction" */
   const char* dtype; /* as safetensors writes it: "F32", "U8" */
   int64_t count;     /* elements of that dtype */
@@ -399,8 +399,9 @@ NIBBLE_API nibble_status nibble_optimizer_save(const nibble_optimizer* opt,
                                                const char* directory) NIBBLE_NOEXCEPT;
 /* Parameters are found by name, in any order, and must be those that were saved, with their rules
  * and element counts, and where the weight format has a state ("master"), that. The same format
- * and block give the same bits; another format or block is converted in mode "default". IO,
- * CORRUPT, INVALID_ARGUMENT, UNSUPPORTED (a newer version's); then nothing has changed. */
+ * and block give the same bits; another format or block is converted in mode "default". What was
+ * saved before the first bind has no master copy: it is taken from the weights at the next bind or,
+ * where weights are bound, the next step. IO, CORRUPT, INVALID_ARGUMENT, UNSUPPORTED (a newer version's); then nothing has changed. */
 NIBBLE_API nibble_status nibble_optimizer_load(nibble_optimizer* opt,
                                                const char* directory) NIBBLE_NOEXCEPT;
 

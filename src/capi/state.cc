@@ -57,9 +57,11 @@ nibble_status nibble_optimizer_state_info(const nibble_optimizer* opt, std::int6
                                           std::int64_t state, nibble_state_info* out) noexcept {
   return guard([&] {
     require(opt, "opt");
-    const nibble::optim::StateArray& array =
-        nibble::optim::state_array(opt->rep.param(param), state);
+    const nibble::optim::Param& p = opt->rep.param(param);
+    const nibble::optim::StateArray& array = nibble::optim::state_array(p, state);
+    const char* extra = math::kWeights[p.weights].extra_name;
     nibble_state_info info{};
+    info.is_unset = extra != nullptr && array.name == extra && !p.has_extra ? 1 : 0;
     info.name = array.name.c_str();
     info.dtype = array.dtype;
     info.count = array.elements;

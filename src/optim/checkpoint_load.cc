@@ -37,6 +37,7 @@ class Loader {
       refuse(fmt::format("{} elements were saved, this one has {}", count, param.count));
     }
     check_weights();
+    unset_ = saved_->value("weights_unset", false);
     for (std::size_t i = 0; i < param.arrays.size(); ++i) {
       if (state_of(param.arrays[i].name) < 0) {  // it has no other format
         require_same(param.arrays[i]);
@@ -71,6 +72,7 @@ class Loader {
       }
       encode_state(param, saved.state, scratch);
     }
+    param.has_extra = param.has_extra && !unset_;
   }
 
  private:
@@ -218,6 +220,7 @@ class Loader {
   const formats::SafetensorsFile& file_;
   const Param& param_;
   const Json* saved_ = nullptr;
+  bool unset_ = false;  // it was saved before the first bind
   std::vector<std::pair<std::size_t, const formats::SafeTensor*>> same_;
   std::vector<Foreign> foreign_;
 };

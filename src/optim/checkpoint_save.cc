@@ -27,6 +27,7 @@ Json describe(const Param& param) {
           {"shape", param.spec.shape},
           {"block", param.block},
           {"weights", math::kWeights[param.weights].name},
+          {"weights_unset", math::kWeights[param.weights].adopt != nullptr && !param.has_extra},
           {"tensor_id", param.tensor_id()},
           {"states", std::move(states)}};
 }

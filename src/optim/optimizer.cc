@@ -154,6 +154,20 @@ const Group& Optimizer::group(std::int64_t index) const {
   return groups_[static_cast<std::size_t>(index)];
 }
 
+void Optimizer::adopt(Param& p, const backend::WeightView& view) {
+  const math::WeightInfo& info = math::kWeights[p.weights];
+  if (info.adopt == nullptr || p.has_extra) {
+    return;
+  }
+  parallel_for(math::block_count(p.count, p.range), [&](std::int64_t i) {
+    const std::int64_t first = i * p.range;
+    info.adopt({view.data + first * (info.bits / 8), view.extra + first * (info.extra_bits / 8),
+                nullptr},
+               std::min(p.range, p.count - first));
+  });
+  p.has_extra = true;
+}
+
 void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
   Param& p = param(index);
   const math::WeightInfo& info = math::kWeights[p.weights];
@@ -168,15 +182,7 @@ void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
   backend::WeightView view = p.weight_view;
   view.data = static_cast<std::uint8_t*>(weights);
   view.scale = scales;
-  if (info.adopt != nullptr && !p.has_extra) {
-    parallel_for(math::block_count(p.count, p.range), [&](std::int64_t i) {
-      const std::int64_t first = i * p.range;
-      info.adopt({view.data + first * (info.bits / 8), view.extra + first * (info.extra_bits / 8),
-                  nullptr},
-                 std::min(p.range, p.count - first));
-    });
-    p.has_extra = true;
-  }
+  adopt(p, view);
   p.weight_view = view;
   p.has_weights = true;
 }

@@ -78,6 +78,8 @@ class Optimizer {
   };
 
   void add_ranges(std::int64_t index, const Param& param);
+  // The optimizer's own part of the weights ("master"), from the weights at `view`; once.
+  static void adopt(Param& param, const backend::WeightView& view);
   void check_step(const StepInput& input) const;
   backend::Source grad_of(const StepInput& input, std::int64_t param) const;
   std::int64_t count_nonfinite(const StepInput& input);

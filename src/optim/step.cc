@@ -138,6 +138,11 @@ StepResult Optimizer::step(const StepInput& input) {
   if (!result.taken) {
     return result;
   }
+  for (Param& p : params_) {
+    if (p.has_weights) {  // after the load of a checkpoint from before the first bind
+      adopt(p, p.weight_view);
+    }
+  }
   if (input.collect_errors) {
     std::vector<backend::StepStats> stats(params_.size());
     range_stats_.assign(ranges_.size(), {});

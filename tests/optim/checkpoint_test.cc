@@ -147,6 +147,68 @@ TEST_F(Checkpoints, ParametersAreFoundByName) {
   }
 }
 
+// bf16 weights of 2 whose optimizer was made elsewhere, and never bound.
+class Unbound {
+ public:
+  explicit Unbound(const char* weights) : opt(desc(weights)) {
+    auto param = api::make<nibble_param_desc>();
+    const std::int64_t shape[] = {kCount};
+    param.name = "w", param.n_dims = 1, param.shape = shape;
+    opt.add_param(param);
+  }
+  // The weights after a bind, where that is still to be done, and a step.
+  std::vector<math::bf16> step(bool bind = true) {
+    if (bind) {
+      opt.bind(0, weights.data());
+    }
+    opt.step({grads.data()});
+    return weights;
+  }
+  bool is_unset() const { return opt.state(0, 2).is_unset != 0; }
+  static std::vector<math::bf16> filled(float x) {
+    return std::vector<math::bf16>(static_cast<std::size_t>(kCount), math::float_to_bf16(x));
+  }
+
+  api::Optimizer opt;
+  std::vector<math::bf16> weights = filled(2.0F);
+
+ private:
+  static nibble_optimizer_desc desc(const char* weights) {
+    nibble_optimizer_desc out = adamw_desc("fp32");
+    out.weight_format = weights, out.learning_rate = 0.125;
+    return out;
+  }
+  std::vector<math::bf16> grads = filled(1.0F);
+};
+
+TEST_F(Checkpoints, SavedBeforeTheFirstBindHoldNoMaster) {
+  for (const char* weights : {"bf16_master", "bf16_correction16", "bf16_correction8"}) {
+    Unbound saved(weights), plain(weights), loaded(weights), used(weights), arrays(weights);
+    EXPECT_TRUE(saved.is_unset());
+    const std::string path = (directory_.path() / weights).string();
+    saved.opt.save(path);
+    const auto expected = plain.step();
+    EXPECT_FALSE(plain.is_unset());
+    EXPECT_LT(math::bf16_to_float(expected[0]), 1.9F);
+
+    loaded.opt.load(path);
+    EXPECT_TRUE(loaded.is_unset());
+    EXPECT_EQ(loaded.step(), expected) << weights;
+
+    used.step();  // what it holds is of other weights
+    used.opt.load(path);
+    std::ranges::copy(Unbound::filled(2.0F), used.weights.begin());
+    EXPECT_EQ(used.step(false), expected) << weights;
+
+    loaded.opt.save(path + " set");
+    arrays.opt.load(path + " set");
+    EXPECT_FALSE(arrays.is_unset());
+    const auto second = loaded.step(false);
+    arrays.weights = expected;
+    EXPECT_EQ(arrays.step(), second) << weights;
+  }
+}
+
 TEST_F(Checkpoints, WhatDoesNotFitIsRefusedByName) {
   const std::string path = saved();
   const auto mismatch = [&](const Layout& layout, const std::vector<std::string>& parts) {

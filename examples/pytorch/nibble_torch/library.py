@@ -82,7 +82,7 @@ class ParamInfo(_Sized):
 
 
 class StateInfo(_Sized):
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("name", c_char_p),
+    _fields_ = [("struct_size", c_uint32), ("is_unset", c_uint32), ("name", c_char_p),
                 ("dtype", c_char_p), ("count", c_int64), ("bytes", c_uint64), ("data", c_void_p)]
 
 
