@@ -187,6 +187,14 @@ void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
   p.has_weights = true;
 }
 
+std::uint64_t Optimizer::workspace_bytes() const {
+  std::uint64_t bytes = workspace_.bytes;
+  for (const Param& p : params_) {
+    bytes += p.next_scales.bytes + p.column_maxima.bytes;
+  }
+  return bytes;
+}
+
 void Optimizer::set_hyper(std::int64_t index, std::string_view name, double value) {
   const Group& known = group(index);
   const math::RuleInfo& rule = math::kRules[known.rule];

@@ -66,7 +66,8 @@ class Optimizer {
   const Param& param(std::int64_t index) const;
   Param& param(std::int64_t index);
   const Group& group(std::int64_t index) const;
-  std::uint64_t workspace_bytes() const { return workspace_.bytes; }
+  // Scratch of matrix rules, shared by all parameters, and of rank-1 states, a parameter's own.
+  std::uint64_t workspace_bytes() const;
   // Of the last step that collected, by rule state; empty if none did.
   const std::vector<backend::StepStats>& stats() const { return stats_; }
   const Options& options() const { return options_; }

@@ -22,8 +22,10 @@ constexpr std::int64_t kClearBytes = 1 << 20;
 constexpr std::int64_t kMaxElements = std::numeric_limits<std::int64_t>::max() / 16;
 constexpr std::int64_t kRange = 1 << 16;  // a multiple of every block
 static_assert(kRange % math::kMaxBlock == 0);
-// Ranges of rank-1 states are larger, since each has maxima of all columns.
+// Ranges of rank-1 states are larger, since each has maxima of all columns: with this many rows
+// these are a few hundredths of the states.
 constexpr std::int64_t kRank1Range = 1 << 18;
+constexpr std::int64_t kRank1Rows = 128;
 constexpr std::int64_t kBlockWithoutScales = 1024;
 
 // Each thread touches the pages that it will later work on.
@@ -112,7 +114,8 @@ std::int64_t choose_range(const Param& param) {
   }
   const std::int64_t block = param.task_block();
   const std::int64_t unit = std::lcm(param.columns, block);
-  return std::max(unit, kRank1Range / unit * unit);
+  const std::int64_t wanted = std::max(kRank1Range, kRank1Rows * param.columns);
+  return math::block_count(wanted, unit) * unit;
 }
 
 void add_rank1_scratch(Param& param) {
@@ -120,9 +123,11 @@ void add_rank1_scratch(Param& param) {
     return;
   }
   const std::int64_t ranges = math::block_count(param.count, param.range);
+  const auto states = std::count_if(std::begin(param.view), std::end(param.view),
+                                    [](const auto& view) { return view.rank1.row != nullptr; });
   const auto floats = [](std::int64_t n) { return static_cast<std::uint64_t>(n) * sizeof(float); };
-  param.next_scales = Buffer64::of(floats(math::kMaxStates * (param.rows + param.columns)));
-  param.column_maxima = Buffer64::of(floats(math::kMaxStates * ranges * param.columns));
+  param.next_scales = Buffer64::of(floats(states * (param.rows + param.columns)));
+  param.column_maxima = Buffer64::of(floats(states * ranges * param.columns));
   fill(param.next_scales, 0);
   fill(param.column_maxima, 0);
   float* next = param.next_scales.as<float>();
@@ -130,8 +135,8 @@ void add_rank1_scratch(Param& param) {
     if (view.rank1.row != nullptr) {
       view.rank1.next_row = next;
       view.rank1.next_column = next + param.rows;
+      next += param.rows + param.columns;
     }
-    next += param.rows + param.columns;
   }
 }
 

@@ -65,7 +65,7 @@ struct Param {
 
   bool rank1 = false;      // some state has rank-1 scales
   Buffer64 next_scales;    // of rank-1 states: rows and columns after the step
-  Buffer64 column_maxima;  // of rank-1 states: a row of `columns` for each range
+  Buffer64 column_maxima;  // by range, then rank-1 state: `columns` floats
   std::int64_t range = 0;  // elements of a piece of parallel work
   // What a factored second moment keeps (rule adafactor on matrices), else null.
   float* factored_row = nullptr;

@@ -201,12 +201,15 @@ void Optimizer::measure() {
     const Param& p = params_[static_cast<std::size_t>(range.param)];
     backend::Measures& out = measures_[i];
     out = {};
-    float* columns = p.column_maxima.as<float>();
+    const auto pieces = static_cast<std::uint64_t>(math::block_count(p.count, p.range));
+    const std::uint64_t bytes = p.column_maxima.bytes / std::max<std::uint64_t>(pieces, 1);
+    auto* columns =
+        reinterpret_cast<float*>(p.column_maxima.as<std::byte>() + range.first / p.range * bytes);
     for (int s = 0; p.rank1 && s < math::kMaxStates; ++s) {
       if (p.view[s].rank1.row != nullptr) {
-        const std::int64_t piece = (range.first / p.range) * math::kMaxStates + s;
         out.row_maximum[s] = p.view[s].rank1.next_row;
-        out.column_maximum[s] = columns + piece * p.columns;
+        out.column_maximum[s] = columns;
+        columns += p.columns;
       }
     }
     const backend::StepTask& task = tasks_[static_cast<std::size_t>(range.param)];

@@ -199,6 +199,36 @@ TEST(Reports, QuantisationErrorOfTheLastStep) {
   }
 }
 
+// The scratch of rank-1 states is told, and is what maxima of rows and columns need.
+TEST(Reports, WorkspaceOfRank1States) {
+  struct Case {
+    const char* rule;
+    const char* format;
+    std::int64_t rows, columns;
+    double rank1_states;
+  };
+  for (const Case& c : {Case{"adamw", "int4_rank1", 512, 512, 1},
+                        {"adamw", "int4_rank1", 4096, 512, 1},
+                        {"adamw", "int4_rank1", 512, 4096, 1},
+                        {"adamw", "int4_rank1", 300, 777, 1},
+                        {"amsgrad", "int4_rank1", 2048, 256, 2},
+                        {"adamw", "exp_avg=int4_rank1", 512, 512, 0},
+                        {"adamw", "int4", 512, 512, 0}}) {
+    nibble_optimizer_desc desc = desc_of(c.format);
+    desc.rule = c.rule;
+    api::Optimizer optimizer(desc);
+    std::vector<float> weights(static_cast<std::size_t>(c.rows * c.columns));
+    optimizer.add("w", {c.rows, c.columns}, weights.data());
+    std::uint64_t bytes = 0;
+    api::check(nibble_optimizer_workspace_bytes(optimizer.get(), &bytes));
+    const double scales = c.rank1_states * 4.0 * static_cast<double>(c.rows + c.columns);
+    const auto told = static_cast<double>(bytes);
+    EXPECT_GE(told, scales) << c.rule << " " << c.rows;
+    const double states = static_cast<double>(optimizer.info(0).state_bytes);
+    EXPECT_LE(told, 2 * scales + 0.035 * states) << c.rule << " " << c.rows << " " << c.columns;
+  }
+}
+
 // One pass over thousands of small tensors gives what each gives by itself.
 TEST(Steps, ManySmallTensors) {
   constexpr std::size_t kTensors = 500, kCount = 37;
