@@ -282,8 +282,10 @@ typedef struct nibble_step_desc {
   double grad_scale; /* multiplies every gradient (as a float), e.g. 1 / loss scale; default 1 */
   int64_t* out_nonfinite;  /* may be NULL: how many non-finite gradients were found */
   double max_grad_norm;    /* > 0: gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)),
-                              norm the Euclidean one of all scaled gradients (nibble_global_norm) */
-  double* out_grad_norm;   /* may be NULL: that norm, before clipping */
+                              norm the Euclidean one of all scaled gradients (nibble_global_norm);
+                              under NIBBLE_NONFINITE_SKIP_ELEMENT of the finite ones among them */
+  double* out_grad_norm;   /* may be NULL: that norm, before clipping. Infinity where a gradient is
+                              not finite, but under NIBBLE_NONFINITE_SKIP_ELEMENT, see above */
   const float* found_inf;  /* may be NULL: not 0 there means that the step is not taken, as with
                               non-finite gradients */
   uint32_t collect_errors; /* not 0: nibble_optimizer_state_error will tell of this step; slow */

@@ -112,8 +112,9 @@ double Optimizer::grad_norm(const StepInput& input, std::int64_t* nonfinite) {
     total += sum.sum_of_squares;
     *nonfinite += sum.nonfinite;
   }
-  return *nonfinite > 0 ? std::numeric_limits<double>::infinity()
-                        : std::sqrt(total) * std::abs(double{input.grad_scale});
+  const bool skips = options_.nonfinite == Nonfinite::kSkipElement;  // the others are clipped
+  return *nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()
+                                  : std::sqrt(total) * std::abs(double{input.grad_scale});
 }
 
 StepResult Optimizer::step(const StepInput& input) {

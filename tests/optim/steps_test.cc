@@ -72,6 +72,37 @@ TEST(Clipping, ScalesByTheGlobalNorm) {
   }
 }
 
+// One NaN must not switch clipping off: the others are clipped by their own norm.
+TEST(Clipping, OfSkippedElementsIsByTheNormOfTheOthers) {
+  auto desc = desc_of("fp32");
+  desc.rule = "sgd", desc.beta1 = 0, desc.learning_rate = 1;
+  desc.nonfinite = NIBBLE_NONFINITE_SKIP_ELEMENT;
+  auto grad = make_input("normal", 5000);
+  double squares = 0;
+  for (std::size_t i = 0; i < grad.size(); ++i) {
+    if (i % 900 == 7) {
+      grad[i] = i % 1800 == 7 ? NAN : -INFINITY;
+    } else {
+      squares += double{grad[i]} * grad[i];
+    }
+  }
+  const double norm = 0.5 * std::sqrt(squares);
+  OneTensor run(desc, std::vector<float>(5000, 0.0F));
+  const void* grads[] = {grad.data()};
+  double told = 0;
+  std::int64_t bad = 0;
+  auto step = api::make<nibble_step_desc>();
+  step.grads = grads, step.n_grads = 1, step.grad_scale = 0.5, step.max_grad_norm = 0.25;
+  step.out_grad_norm = &told, step.out_nonfinite = &bad;
+  ASSERT_TRUE(run.optimizer.step(step));
+  EXPECT_NEAR(told, norm, 1e-9 * norm);
+  EXPECT_EQ(bad, 6);
+  for (std::size_t i = 0; i < grad.size(); ++i) {
+    const double moved = std::isfinite(grad[i]) ? -0.5 * grad[i] * 0.25 / norm : 0.0;
+    ASSERT_NEAR(run.weights[i], moved, 1e-6 * std::abs(moved)) << i;
+  }
+}
+
 TEST(Steps, FoundInfAndNonFiniteAreNotTaken) {
   OneTensor run(desc_of("int8"), make_input("normal", 5000, 50));
   const auto before = run.weights;
