@@ -99,6 +99,7 @@ NIBBLE_API const char* nibble_isa_name(void) NIBBLE_NOEXCEPT;
  *   "amsgrad"    Reddi, Kale and Kumar, ICLR 2018            decay before
  *   "lion"       Chen et al., NeurIPS 2023                   decay before
  *   "sgd"        with (Nesterov's) momentum, as PyTorch      L2
+ *                (undampened at the optimizer's first step; PyTorch's first is the parameter's)
  *   "adagrad"    Duchi, Hazan and Singer, JMLR 2011          L2
  *   "rmsprop"    Tieleman and Hinton, 2012                   L2
  *   "ademamix"   Pagliardini, Ablin and Grangier, ICLR 2025  decay before

@@ -30,6 +30,7 @@ const RuleCase kCases[] = {
     {"sgd", {{"momentum", 0.8}, {"nesterov", 1}, {"dampening", 0}}, 1, 3e-4},
     {"sgd", {{"momentum", 0.9}, {"dampening", 0.3}}, 1, 3e-4},
     {"sgd", {{"momentum", 0}, {"weight_decay", 0.1}}, 1, 3e-4},
+    {"sgd", {{"momentum", 0}, {"dampening", 0.5}, {"weight_decay", 0.1}}, 1, 3e-4},
     {"adagrad", {{"weight_decay", 0.01}, {"lr_decay", 1e-3}}, 1, 3e-4},
     {"rmsprop", {{"weight_decay", 0.01}, {"learning_rate", 1e-3}}, 1, 3e-4},
     {"rmsprop", {{"momentum", 0.9}, {"learning_rate", 1e-4}}, 1, 2e-4},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SGD with momentum (Sutskever et al., ICML 2013, in the form of PyTorch's SGD), L2 decay:
-//   m = mu m + (1-dampening) g  (m = g at the first step)
-//   direction = m, or g + mu m with Nesterov's momentum
+//   m = mu m + (1-dampening) g  (m = g at the optimizer's first step; PyTorch's is the parameter's)
+//   direction = m, or g + mu m with Nesterov's momentum; without momentum (mu = 0) it is g
 struct Sgd {
   static constexpr auto kKind = math::RuleKind::kElement;
   static constexpr auto kDecay = math::Decay::kIntoGradient;
@@ -18,7 +18,7 @@ struct Sgd {
     const bool nesterov = h[kNesterov] != 0;
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
     terms[kMomentum] = static_cast<float>(h[kMu]);
-    terms[kGain] = step == 1 ? 1.0F : static_cast<float>(1.0 - h[kDampening]);
+    terms[kGain] = step == 1 || h[kMu] == 0 ? 1.0F : static_cast<float>(1.0 - h[kDampening]);
     terms[kOwn] = nesterov ? 1.0F : 0.0F;
     terms[kAhead] = nesterov ? static_cast<float>(h[kMu]) : 1.0F;
   }
