@@ -126,12 +126,12 @@ TEST(Rules, DecayAfterTheUpdate) {
   EXPECT_TRUE(bytes_after(before, "normal", 100, 3) != bytes_after(after, "normal", 100, 3));
 }
 
-// Eq. 4 of the AdEMAMix paper, in double.
-TEST(Rules, AdEMAMixWarmsUp) {
+// Eq. 4 of the AdEMAMix paper, in double; where beta1 or beta3 is 0 there is no half-life to warm up.
+void expect_ademamix_warms_up(double b1, double last_b3) {
   const std::size_t n = 64;
   const auto start = make_input("normal", n, 50);
-  std::map<std::string, double> hypers =
-      hypers_of("ademamix", {{"t_alpha", 50}, {"t_beta3", 40}, {"beta3", 0.999}});
+  const auto hypers = hypers_of(
+      "ademamix", {{"t_alpha", 50}, {"t_beta3", 40}, {"beta1", b1}, {"beta3", last_b3}});
   TensorCase setup;
   setup.rule = "ademamix", setup.format = "fp32", setup.hypers = as_hypers(hypers);
   CaseRun run(setup, start);
@@ -141,21 +141,30 @@ TEST(Rules, AdEMAMixWarmsUp) {
     run.step(g, 1.0);
     const double alpha = std::min(t * 5.0 / 50, 5.0);
     const double share = std::min(t / 40.0, 1.0);
-    const double b3 =
-        std::min(0.999, std::exp(std::log(0.9) * std::log(0.999) /
-                                 ((1 - share) * std::log(0.999) + share * std::log(0.9))));
+    double b3 = last_b3;
+    if (b1 > 0 && b3 > 0) {
+      const double from = std::log(b1), to = std::log(last_b3);
+      b3 = std::min(last_b3, std::exp(from * to / ((1 - share) * to + share * from)));
+    }
     for (std::size_t i = 0; i < n; ++i) {
-      m1[i] = 0.9 * m1[i] + 0.1 * g[i];
+      m1[i] = b1 * m1[i] + (1 - b1) * g[i];
       m2[i] = b3 * m2[i] + (1 - b3) * g[i];
       v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
       const double root = std::sqrt(v[i] / (1 - std::pow(0.999, t))) + 1e-8;
-      w[i] -= 1e-3 * (m1[i] / (1 - std::pow(0.9, t)) + alpha * m2[i]) / root;
+      w[i] -= 1e-3 * (m1[i] / (1 - std::pow(b1, t)) + alpha * m2[i]) / root;
     }
   }
   const auto weights = run.weights();
   for (std::size_t i = 0; i < n; ++i) {
-    EXPECT_NEAR(weights[i], w[i], 1e-5);
+    EXPECT_NEAR(weights[i], w[i], 1e-5) << b1 << " " << last_b3;
   }
+}
+
+TEST(Rules, AdEMAMixWarmsUp) {
+  expect_ademamix_warms_up(0.9, 0.999);
+  expect_ademamix_warms_up(0.0, 0.999);
+  expect_ademamix_warms_up(0.9, 0.0);
+  expect_ademamix_warms_up(0.0, 0.0);
 }
 
 // Singular values near 1, whatever those of the gradient: the point of the iteration.

@@ -2,7 +2,8 @@
 // AdEMAMix (Pagliardini, Ablin and Grangier, ICLR 2025, algorithm 1):
 //   m1 = b1 m1 + (1-b1) g;  m2 = b3 m2 + (1-b3) g;  v = b2 v + (1-b2) g^2
 //   direction = (m1 / (1-b1^t) + alpha m2) / (sqrt(v) / sqrt(1-b2^t) + eps)
-// With t_alpha and t_beta3 (steps; 0: none) alpha and b3 are warmed up as in the paper's eq. 4.
+// With t_alpha and t_beta3 (steps; 0: none) alpha and b3 are warmed up as in the paper's eq. 4;
+// b3 is not where b1 or b3 is 0, which has no half-life.
 struct AdEMAMix {
   static constexpr auto kKind = math::RuleKind::kElement;
   static constexpr auto kDecay = math::Decay::kBefore;
@@ -38,7 +39,7 @@ struct AdEMAMix {
 
   // eq. 4: the half-life of b3, not b3 itself, grows linearly from that of b1.
   static NIBBLE_HD double beta3_at(double t, const double* h) {
-    if (h[kWarmBeta3] <= 0 || t >= h[kWarmBeta3] || h[kB1] <= 0) {
+    if (h[kWarmBeta3] <= 0 || t >= h[kWarmBeta3] || h[kB1] <= 0 || h[kB3] <= 0) {
       return h[kB3];
     }
     const double share = t / h[kWarmBeta3];
