@@ -153,7 +153,8 @@ enum {
   NIBBLE_NONFINITE_PROPAGATE = 2     /* not looked for */
 };
 
-/* A hyper-parameter by name (nibble_rule_hyper). Here zero is zero. */
+/* A hyper-parameter by name (nibble_rule_hyper). Here zero is zero. As a float, which kernels
+ * compute in, it must be finite, and not 0 unless it is 0; grad_scale the same. */
 typedef struct nibble_hyper {
   const char* name;
   double value;

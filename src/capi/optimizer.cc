@@ -84,7 +84,7 @@ optim::StepInput make_input(const nibble_step_desc& d) {
   optim::StepInput in;
   in.grads = d.grads;
   in.n_grads = d.n_grads;
-  in.grad_scale = static_cast<float>(d.grad_scale == 0.0 ? 1.0 : d.grad_scale);
+  in.grad_scale = d.grad_scale == 0.0 ? 1.0 : d.grad_scale;
   in.grads_are_finite = d.grads_are_finite != 0;
   in.skip_missing = d.skip_missing != 0;
   in.found_inf = d.found_inf != nullptr && *d.found_inf != 0.0F;

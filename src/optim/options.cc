@@ -134,8 +134,16 @@ int find_hyper(const math::RuleInfo& rule, std::string_view name) {
        rule.name, quoted_list(known));
 }
 
+void check_float(std::string_view name, double value) {
+  const auto narrow = static_cast<float>(value);
+  if (!std::isfinite(narrow) || (narrow == 0.0F && value != 0.0)) {
+    fail(StatusCode::kInvalidArgument, "{} is {}: not a number of float's range", name, value);
+  }
+}
+
 void check_hyper(const math::HyperSpec& spec, double value) {
   if (value >= spec.low && value <= spec.high) {  // false for NaN
+    check_float(spec.name, value);
     return;
   }
   const std::string low = fmt::format("{} <= {}", spec.low, spec.name);

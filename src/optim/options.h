@@ -45,7 +45,9 @@ int find_rule(const std::string& name);  // or Error(kUnsupported)
 std::vector<double> default_hypers(const math::RuleInfo& rule);
 // Index in the rule's hyper-parameters, or Error(kInvalidArgument) that lists them.
 int find_hyper(const math::RuleInfo& rule, std::string_view name);
+// In its range, and as a float, which is what kernels see, still finite and not 0 unless it is 0.
 void check_hyper(const math::HyperSpec& spec, double value);
+void check_float(std::string_view name, double value);
 void set_hypers(const math::RuleInfo& rule, const HyperValues& values, std::vector<double>& out);
 
 // A state format for each of the rule's states from "int8" or "exp_avg=int8,exp_avg_sq=fp32".

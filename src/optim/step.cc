@@ -52,10 +52,7 @@ void Optimizer::check_step(const StepInput& input) const {
     fail(StatusCode::kInvalidArgument, "step: {} gradients for {} parameters", input.n_grads,
          param_count());
   }
-  if (!std::isfinite(input.grad_scale)) {
-    fail(StatusCode::kInvalidArgument, "grad_scale is {}: a finite number expected",
-         input.grad_scale);
-  }
+  check_float("grad_scale", input.grad_scale);
   if (!(input.max_norm >= 0) || !std::isfinite(input.max_norm)) {
     fail(StatusCode::kInvalidArgument, "max_grad_norm is {}: a finite number >= 0 expected",
          input.max_norm);
@@ -87,7 +84,8 @@ std::int64_t Optimizer::count_nonfinite(const StepInput& input) {
     sums_[i] = {};
     if (grad.data != nullptr) {
       sums_[i].nonfinite =
-          backend.count_nonfinite(grad, leaf.first, leaf.last - leaf.first, input.grad_scale);
+          backend.count_nonfinite(grad, leaf.first, leaf.last - leaf.first,
+                                  static_cast<float>(input.grad_scale));
     }
   });
   std::int64_t count = 0;
@@ -114,7 +112,7 @@ double Optimizer::grad_norm(const StepInput& input, std::int64_t* nonfinite) {
   }
   const bool skips = options_.nonfinite == Nonfinite::kSkipElement;  // the others are clipped
   return *nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()
-                                  : std::sqrt(total) * std::abs(double{input.grad_scale});
+                                  : std::sqrt(total) * std::abs(double{static_cast<float>(input.grad_scale)});
 }
 
 StepResult Optimizer::step(const StepInput& input) {
@@ -122,7 +120,7 @@ StepResult Optimizer::step(const StepInput& input) {
   const backend::ScopedFloatEnvironment environment;  // of this thread; workers have their own
   StepResult result;
   const Nonfinite policy = options_.nonfinite;
-  float scale = input.grad_scale;
+  auto scale = static_cast<float>(input.grad_scale);
   bool known_finite = input.grads_are_finite;
   if (input.want_norm || input.max_norm > 0) {
     result.norm = grad_norm(input, &result.nonfinite);

@@ -86,14 +86,14 @@ TEST(MisuseOfCreate, OfEveryHyperParameterOfEveryRule) {
     double value = 0;
     const char* name = nullptr;
     for (std::int32_t i = 0; (name = nibble_rule_hyper(rule.c_str(), i, &value)) != nullptr; ++i) {
-      for (const double bad : {-0.5, double{NAN}, double{INFINITY}, double{-INFINITY}}) {
+      for (const double bad : {-0.5, double{NAN}, double{INFINITY}, double{-INFINITY}, 1e300, 1e-60}) {
         const nibble_hyper hyper = {name, bad};
         auto desc = api::make<nibble_optimizer_desc>();
         desc.rule = rule.c_str(), desc.hypers = &hyper, desc.n_hypers = 1;
         nibble_optimizer* opt = nullptr;
         const nibble_status status = nibble_optimizer_create(&opt, &desc);
         if (status == NIBBLE_OK) {  // an exponent may be negative (adafactor's decay)
-          EXPECT_TRUE(std::isfinite(bad) && value < 0) << rule << " " << name << " " << bad;
+          EXPECT_TRUE(bad == -0.5 && value < 0) << rule << " " << name << " " << bad;
           nibble_optimizer_destroy(opt);
           continue;
         }
@@ -145,7 +145,7 @@ TEST_F(UsedOptimizer, RefusesBadGroups) {
 
 TEST_F(UsedOptimizer, RefusesBadHyperParameters) {
   double value = -7;
-  for (const double bad : {double{NAN}, double{INFINITY}, -1.0}) {
+  for (const double bad : {double{NAN}, double{INFINITY}, -1.0, 1e39, 1e-50}) {
     refused(nibble_optimizer_set_learning_rate(opt(), bad), NIBBLE_INVALID_ARGUMENT,
             "learning_rate is ");
     refused(nibble_optimizer_set_hyper(opt(), "eps", bad), NIBBLE_INVALID_ARGUMENT, "eps is ");

@@ -32,7 +32,7 @@ TEST_F(Steps, DescriptorsAreChecked) {
   }
   desc = good(), desc.grads = nullptr;
   refused(step(desc), NIBBLE_INVALID_ARGUMENT, "grads is null");
-  for (const double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}, 1e300}) {
+  for (const double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}, 1e300, 1e-300}) {
     desc = good(), desc.grad_scale = bad;
     refused(step(desc), NIBBLE_INVALID_ARGUMENT, "grad_scale is ");
   }
