@@ -186,7 +186,8 @@ typedef struct nibble_optimizer_desc {
   const nibble_hyper* hypers; /* n_hypers of any others; borrowed during the call */
   int64_t n_hypers;
   const char* weight_format; /* default "fp32" */
-  const char* decay; /* decoupled decay "before" or "after" the update; default: the mode's */
+  const char* decay; /* decoupled decay "before" or "after" the update; default: the mode's.
+                        "lamb" decays within its trust ratio whatever the mode */
   uint64_t seed;     /* of stochastic rounding */
 } nibble_optimizer_desc;
 

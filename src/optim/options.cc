@@ -100,6 +100,13 @@ backend::Form form_of(const math::RuleInfo& rule, Mode mode, const std::string& 
     }
     return backend::Form::kDecayIntoGradient;
   }
+  if (rule.kind == math::RuleKind::kTrustRatio) {
+    if (decay == "after") {
+      fail(StatusCode::kUnsupported, "decay \"after\": rule \"{}\" decays within its trust ratio",
+           rule.name);
+    }
+    return backend::Form::kDecayBefore;  // in every mode
+  }
   const bool after = decay.empty() ? mode == Mode::kBnbCuda : decay == "after";
   return after ? backend::Form::kDecayAfter : backend::Form::kDecayBefore;
 }

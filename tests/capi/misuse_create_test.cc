@@ -43,6 +43,8 @@ const Case kCases[] = {
     {[](auto& d) { d.decay = "during"; }, NIBBLE_UNSUPPORTED, "decay \"during\""},
     {[](auto& d) { d.rule = "adam", d.decay = "after"; }, NIBBLE_UNSUPPORTED,
      "decay \"after\": rule \"adam\""},
+    {[](auto& d) { d.rule = "lamb", d.decay = "after"; }, NIBBLE_UNSUPPORTED,
+     "decay \"after\": rule \"lamb\" decays within its trust ratio"},
     {[](auto& d) { d.block_size = 100; }, NIBBLE_INVALID_ARGUMENT, "block_size is 100"},
     {[](auto& d) { d.block_size = 16; }, NIBBLE_INVALID_ARGUMENT, "block_size is 16"},
     {[](auto& d) { d.block_size = 8192; }, NIBBLE_INVALID_ARGUMENT, "block_size is 8192"},

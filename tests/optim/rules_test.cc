@@ -126,6 +126,15 @@ TEST(Rules, DecayAfterTheUpdate) {
   EXPECT_TRUE(bytes_after(before, "normal", 100, 3) != bytes_after(after, "normal", 100, 3));
 }
 
+// LAMB's decay stands within its trust ratio, in bitsandbytes' mode too.
+TEST(Rules, LambDecaysWithinItsTrustRatioInEveryMode) {
+  TensorCase plain, cuda;
+  plain.rule = cuda.rule = "lamb", plain.format = cuda.format = "fp32";
+  plain.hypers = cuda.hypers = {{"weight_decay", 0.5}, {"learning_rate", 1e-2}};
+  cuda.mode = "bnb-cuda";
+  EXPECT_TRUE(bytes_after(plain, "normal", 100, 3) == bytes_after(cuda, "normal", 100, 3));
+}
+
 // Eq. 4 of the AdEMAMix paper, in double; where beta1 or beta3 is 0 there is no half-life to warm up.
 void expect_ademamix_warms_up(double b1, double last_b3) {
   const std::size_t n = 64;
