@@ -233,7 +233,9 @@ NIBBLE_API nibble_status nibble_optimizer_set_learning_rate(nibble_optimizer* op
                                                             double value) NIBBLE_NOEXCEPT;
 
 /* Parameters added later whose name matches `pattern` (with * and ?, the whole name, case counts)
- * get this state format, whatever their size. The last matching pattern wins. */
+ * get this state format, whatever their size. The last matching pattern wins. One by state
+ * ("exp_avg=int8") must name states of the rule of each parameter that it comes to be used for:
+ * nibble_optimizer_add_param checks that, for this and the optimizer's own format. */
 NIBBLE_API nibble_status nibble_optimizer_set_format(nibble_optimizer* opt, const char* pattern,
                                                      const char* state_format) NIBBLE_NOEXCEPT;
 

@@ -65,9 +65,10 @@ std::int64_t Optimizer::add_group(const std::string& rule, const HyperValues& hy
 }
 
 void Optimizer::add_format_pattern(std::string pattern, std::string format) {
-  for (const int index :
-       parse_formats(math::kRules[groups_.front().rule], format, "pattern \"" + pattern + "\"")) {
-    check_mode_format(mode_, options_.mode, index, "pattern \"" + pattern + "\"");
+  // Of which rule its parameters will be is not known here: add_param checks against that.
+  const std::string who = "pattern \"" + pattern + "\"";
+  for (const int index : parse_formats_of_any(groups_.front().rule, format, who)) {
+    check_mode_format(mode_, options_.mode, index, who);
   }
   patterns_.emplace_back(std::move(pattern), std::move(format));
 }

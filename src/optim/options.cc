@@ -197,6 +197,21 @@ std::vector<int> parse_formats(const math::RuleInfo& rule, const std::string& te
   return out;
 }
 
+std::vector<int> parse_formats_of_any(int first, const std::string& text, const std::string& who) {
+  try {
+    return parse_formats(math::kRules[first], text, who);
+  } catch (const Error&) {
+    for (const math::RuleInfo& rule : math::kRules) {
+      try {
+        return parse_formats(rule, text, who);
+      } catch (const Error&) {
+        continue;
+      }
+    }
+    throw;
+  }
+}
+
 bool matches(std::string_view pattern, std::string_view name) {
   std::size_t p = 0;
   std::size_t n = 0;

@@ -55,6 +55,10 @@ void set_hypers(const math::RuleInfo& rule, const HyperValues& values, std::vect
 std::vector<int> parse_formats(const math::RuleInfo& rule, const std::string& text,
                                const std::string& who);
 
+// The same for a text that is to be used with rules not known yet: of the first rule that has such
+// states, `first` before all others; the error is that of `first`.
+std::vector<int> parse_formats_of_any(int first, const std::string& text, const std::string& who);
+
 // Whether `name` as a whole matches `pattern` with * and ?.
 bool matches(std::string_view pattern, std::string_view name);
 

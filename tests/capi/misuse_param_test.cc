@@ -111,6 +111,18 @@ TEST_F(Params, FormatsByPattern) {
   ASSERT_EQ(add(named("w")), NIBBLE_OK);
   EXPECT_STREQ(optimizer_.info(2).state_format, "fp8") << "the refused patterns were kept";
 
+  // By state: what counts is the rule of the parameter, not that of group 0.
+  auto momentum = named("momentum");
+  momentum.group = optimizer_.add_group({}, "sgd");
+  ASSERT_EQ(set("mom*", "momentum_buffer=int8"), NIBBLE_OK) << nibble_last_error();
+  expect_failure(add(named("moments")), NIBBLE_UNSUPPORTED,
+                 "parameter \"moments\": state format \"momentum_buffer=int8\": rule \"adamw\" has");
+  ASSERT_EQ(add(momentum), NIBBLE_OK) << nibble_last_error();
+  EXPECT_STREQ(optimizer_.info(3).state_format, "int8");
+  auto other = named("other");
+  other.group = momentum.group, other.state_format = "exp_avg=int8";
+  expect_failure(add(other), NIBBLE_UNSUPPORTED, "rule \"sgd\" has no state \"exp_avg\"");
+
   api::Optimizer bnb(adamw_desc("int8", "bnb"));
   expect_failure(nibble_optimizer_set_format(bnb.get(), "a?", "int4"), NIBBLE_UNSUPPORTED,
                  "pattern \"a?\": mode \"bnb\"");
