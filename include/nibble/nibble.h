@@ -317,7 +317,9 @@ typedef struct nibble_param_info {
   uint32_t struct_size;     /* set by the caller, as in descriptors */
   uint32_t n_states;        /* arrays of nibble_optimizer_state_info */
   const char* name;         /* strings live as long as the optimizer */
-  const char* state_format; /* what is used; by state where they differ: "exp_avg=int8,..." */
+  const char* state_format; /* what is used; by state where they differ: "exp_avg=int8,...". Under
+                               "adafactor" a matrix has "exp_avg_sq=factored": fp32 arrays
+                               "exp_avg_sq_row" and "exp_avg_sq_col" */
   const char* reason;       /* why */
   int64_t count;            /* elements */
   int64_t block_size;       /* 0 if nothing has blocks */

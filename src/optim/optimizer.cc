@@ -54,8 +54,7 @@ std::int64_t Optimizer::add_group(const std::string& rule, const HyperValues& hy
   if (!rule.empty()) {
     group.rule = find_rule(rule);
     group.hyper = default_hypers(math::kRules[group.rule]);
-    const bool own = options_.decay.empty();
-    form_of(math::kRules[group.rule], mode_, own ? "" : options_.decay);
+    form_of(math::kRules[group.rule], mode_, options_.decay);
   }
   set_hypers(math::kRules[group.rule], hypers, group.hyper);
   groups_.reserve(groups_.size() + 1);

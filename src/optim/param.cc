@@ -49,6 +49,11 @@ float* add_floats(Param& param, std::string name, std::int64_t count) {
 
 bool is_matrix(const Param& param) { return param.rows > 1 && param.columns > 1; }
 
+// Whether the second moment is kept as moments of rows and columns.
+bool is_factored(const Param& param) {
+  return math::kRules[param.rule].kind == math::RuleKind::kFactored && is_matrix(param);
+}
+
 void add_scales(Param& param, const math::StateSpec& state, backend::StateView& view, Scale scale) {
   const std::string name = state.name;
   if (scale == Scale::kBlock) {
@@ -140,6 +145,7 @@ void add_rank1_scratch(Param& param) {
   }
 }
 
+// A state that is not there has no format, but for a factored one, which other arrays stand for.
 std::string describe(const Param& param, const std::vector<int>& formats,
                      const std::vector<bool>& present) {
   const math::RuleInfo& rule = math::kRules[param.rule];
@@ -153,6 +159,9 @@ std::string describe(const Param& param, const std::vector<int>& formats,
       list += fmt::format("{}{}={}", list.empty() ? "" : ",", rule.state[s].name,
                           math::kFormats[formats[s]].name);
     }
+  }
+  if (is_factored(param)) {
+    return fmt::format("{}{}exp_avg_sq=factored", list, list.empty() ? "" : ",");
   }
   return first < 0 ? "none" : (same ? math::kFormats[first].name : list);
 }
@@ -190,8 +199,7 @@ std::vector<bool> present_states(const Param& param, const std::vector<double>& 
   std::vector<bool> out;
   for (int s = 0; s < rule.states; ++s) {
     const int needs = rule.state[s].needs;
-    const bool factored =
-        rule.kind == math::RuleKind::kFactored && is_matrix(param) && !rule.state[s].is_signed;
+    const bool factored = is_factored(param) && !rule.state[s].is_signed;
     out.push_back((needs < 0 || hyper[static_cast<std::size_t>(needs)] != 0) && !factored);
   }
   return out;
@@ -213,12 +221,6 @@ std::int64_t Param::task_block() const { return block > 0 ? block : kBlockWithou
 
 std::uint32_t Param::tensor_id() const {
   return spec.tensor_id != 0 ? spec.tensor_id : math::tensor_id(spec.name.c_str());
-}
-
-const StateArray* Param::find(std::string_view array) const {
-  const auto at = std::find_if(arrays.begin(), arrays.end(),
-                               [&](const StateArray& a) { return a.name == array; });
-  return at != arrays.end() ? &*at : nullptr;
 }
 
 std::int64_t count_elements(const ParamSpec& spec) {
@@ -285,8 +287,14 @@ Param make_param(const Options& options, Mode mode, const FormatChoice& choice, 
     }
     format = usable;
   }
-  if (rule.kind == math::RuleKind::kFactored && !is_matrix(param)) {
-    formats[1] = math::find_format("fp32");  // the second moment, in src/optim/factored.cc
+  if (rule.kind == math::RuleKind::kFactored) {  // the second moment, in src/optim/factored.cc
+    const int fp32 = math::find_format("fp32");
+    if (is_factored(param)) {
+      param.reason += "; the second moment is factored into fp32 moments of rows and columns";
+    } else if (formats[1] != fp32) {
+      param.reason += "; not a matrix, so the second moment is whole and fp32";
+    }
+    formats[1] = fp32;
   }
   const std::vector<bool> present = present_states(param, hyper);
   param.block = choose_block(options, param, formats, present);
@@ -296,7 +304,7 @@ Param make_param(const Options& options, Mode mode, const FormatChoice& choice, 
       add_state(param, s, formats[static_cast<std::size_t>(s)]);
     }
   }
-  if (rule.kind == math::RuleKind::kFactored && is_matrix(param)) {
+  if (is_factored(param)) {
     param.factored_row = add_floats(param, "exp_avg_sq_row", param.rows);
     param.factored_column = add_floats(param, "exp_avg_sq_col", param.columns);
   }

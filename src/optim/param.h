@@ -73,7 +73,6 @@ struct Param {
 
   std::int64_t task_block() const;  // elements at a time
   std::uint32_t tensor_id() const;
-  const StateArray* find(std::string_view array) const;
 };
 
 // The formats chosen by name and size, before any state is made.

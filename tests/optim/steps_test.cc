@@ -197,6 +197,30 @@ TEST(Formats, AreChosenByRequestPatternSizeAndName) {
   EXPECT_EQ(optimizer.info(8).state_bytes, 2U * 4096 + 64 * 4 + 64 * 4 + 128 * 4);
 }
 
+// Adafactor keeps second moments in a way of its own: the report says so, and why.
+TEST(Formats, OfAdafactorsSecondMoments) {
+  nibble_optimizer_desc desc = desc_of("int8");
+  desc.rule = "adafactor";
+  api::Optimizer optimizer(desc);
+  const std::int64_t with_momentum = optimizer.add_group({{"beta1", 0.9}});
+  std::vector<float> w(8192);
+  optimizer.add("matrix", {64, 128}, w.data());
+  optimizer.add("vector", {8192}, w.data());
+  optimizer.add("matrix, momentum", {64, 128}, w.data(), nullptr, with_momentum);
+  optimizer.add("vector, momentum", {8192}, w.data(), nullptr, with_momentum);
+  optimizer.add("vector, fp32", {8192}, w.data(), "fp32");
+  EXPECT_EQ(format_of(optimizer, 0), "exp_avg_sq=factored");
+  EXPECT_EQ(format_of(optimizer, 1), "fp32");
+  EXPECT_EQ(format_of(optimizer, 2), "exp_avg=int8,exp_avg_sq=factored");
+  EXPECT_EQ(format_of(optimizer, 3), "exp_avg=int8,exp_avg_sq=fp32");
+  for (const auto& [param, why] :
+       {std::pair{0, "; the second moment is factored into fp32"}, {1, "whole and fp32"},
+        {2, "; the second moment is factored into fp32"}, {3, "whole and fp32"}}) {
+    EXPECT_NE(std::string(optimizer.info(param).reason).find(why), std::string::npos) << param;
+  }
+  EXPECT_STREQ(optimizer.info(4).reason, "asked for this parameter");
+}
+
 // The report against what an independent comparison with fp32 states finds after one step.
 TEST(Reports, QuantisationErrorOfTheLastStep) {
   const std::size_t n = 8192;

@@ -39,9 +39,6 @@ class Optimizer(torch.optim.Optimizer):
     with the reason; then the optimizer is as it was.
     """
 
-    _group_options = ("state_format", "formats", "weight_format", "block_size",
-                      "min_quantized_elements", "mode", "decay", "seed", "nonfinite", "maximize")
-
     def __init__(self, params, rule="adamw", *, state_format="int8", formats=None,
                  weight_format=None, block_size=None, min_quantized_elements=4096, mode="default",
                  decay=None, seed=0, nonfinite="skip_step", maximize=False, **hypers):
