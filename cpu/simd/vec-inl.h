@@ -58,6 +58,6 @@ HWY_INLINE VecI round_to_bf16(VecF x) {
   const VecI bits = hn::BitCast(di, x);
   const VecI lowest = hn::And(hn::ShiftRight<16>(bits), hn::Set(di, 1));
   const VecI rounded = hn::Add(bits, hn::Add(lowest, hn::Set(di, 0x7fff)));
-  const auto is_nan = hn::RebindMask(di, hn::Ne(x, x));
+  const auto is_nan = hn::RebindMask(di, hn::IsNaN(x));
   return hn::IfThenElse(is_nan, hn::Or(bits, hn::Set(di, 0x400000)), rounded);
 }

@@ -162,7 +162,7 @@ struct CorrectionCodec {
     std::int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes) {
       const VecF value = hn::LoadU(TagF(), x + i);
-      const auto is_nan = hn::RebindMask(di, hn::Ne(value, value));
+      const auto is_nan = hn::RebindMask(di, hn::IsNaN(value));
       const VecI bits = hn::BitCast(di, value);
       const VecI half = hn::Set(di, static_cast<std::int32_t>(Format::kHalf));
       const VecI kept = hn::Set(di, static_cast<std::int32_t>(Format::kKept));
