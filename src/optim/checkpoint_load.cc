@@ -10,6 +10,7 @@
 
 #include "core/status.h"
 #include "optim/checkpoint_keys.h"
+#include "optim/checkpoint_values.h"
 #include "optim/states.h"
 
 namespace nibble::optim {
@@ -21,23 +22,24 @@ using formats::Json;
 class Loader {
  public:
   // Finds everything that could be wrong, so that load() cannot fail.
-  Loader(const formats::Checkpoint& checkpoint, const Param& param)
-      : file_(checkpoint.component(kComponent)), param_(param) {
-    const Json& params = checkpoint.extra().at("params");
-    const auto at = params.find(param.spec.name);
-    if (at == params.end()) {
+  Loader(const Json& params, const formats::SafetensorsFile& file, const Param& param)
+      : file_(file), param_(param), where_(file.name() + ": parameter \"" + param.spec.name + "\"") {
+    if (!params.contains(param.spec.name)) {
       refuse("it is not in the checkpoint");
     }
-    saved_ = &*at;
-    const std::string rule = saved_->at("rule");
+    saved_ = &object_member(params, param.spec.name.c_str(), where_);
+    const std::string& rule = text_member(*saved_, "rule", where_);
     if (rule != this->rule().name) {
       refuse(fmt::format("rule \"{}\" was saved, this one has \"{}\"", rule, this->rule().name));
     }
-    if (const auto count = saved_->at("count").get<std::int64_t>(); count != param.count) {
+    const std::int64_t count = integer_member(*saved_, "count", 0, INT64_MAX, where_);
+    if (count != param.count) {
       refuse(fmt::format("{} elements were saved, this one has {}", count, param.count));
     }
+    block_ = integer_member(*saved_, "block", 0, math::kMaxBlock, where_);
+    shape_ = extents_member(*saved_, "shape", where_);
     check_weights();
-    unset_ = saved_->value("weights_unset", false);
+    unset_ = saved_->contains("weights_unset") && bool_member(*saved_, "weights_unset", where_);
     for (std::size_t i = 0; i < param.arrays.size(); ++i) {
       if (state_of(param.arrays[i].name) < 0) {  // it has no other format
         require_same(param.arrays[i]);
@@ -87,13 +89,12 @@ class Loader {
   const math::RuleInfo& rule() const { return math::kRules[param_.rule]; }
 
   [[noreturn]] void refuse(const std::string& why) const {
-    fail(StatusCode::kInvalidArgument, "{}: parameter \"{}\": {}", file_.name(), param_.spec.name,
-         why);
+    fail(StatusCode::kInvalidArgument, "{}: {}", where_, why);
   }
 
   // Part of the weights may be among the arrays; it must neither lack nor be lost.
   void check_weights() const {
-    const std::string name = saved_->at("weights");
+    const std::string& name = text_member(*saved_, "weights", where_);
     const int index = math::find_weights(name);
     const math::WeightInfo& own = math::kWeights[param_.weights];
     const auto key = [](const math::WeightInfo& info) {
@@ -139,16 +140,19 @@ class Loader {
   // Takes the state's arrays as they are if format and block are those that were saved.
   void plan_state(int s) {
     const math::StateSpec& spec = rule().state[s];
-    const Json& states = saved_->at("states");
-    const auto state = states.find(spec.name);
-    if (state == states.end()) {
+    const Json& states = object_member(*saved_, "states", where_);
+    if (!states.contains(spec.name)) {
       refuse(fmt::format("state \"{}\" was not saved", spec.name));
     }
-    const std::string format = state->at("format");
+    const Json& state = object_member(states, spec.name, where_);
+    const std::string& format = text_member(state, "format", where_);
+    if (bool_member(state, "signed", where_) != spec.is_signed) {
+      fail(StatusCode::kCorrupt, "{}: manifest: the map of \"{}\" has the wrong sign", where_,
+           spec.name);
+    }
     const math::FormatInfo& own = math::kFormats[param_.view[s].format];
     const bool block_matters = own.scale(spec.is_signed) == math::Scale::kBlock;
-    bool same = format == own.name &&
-                (!block_matters || saved_->at("block").get<std::int64_t>() == param_.block);
+    bool same = format == own.name && (!block_matters || block_ == param_.block);
     for (const StateArray& array : param_.arrays) {
       same = same && (state_of(array.name) != s || is_same(array));
     }
@@ -169,7 +173,7 @@ class Loader {
     Foreign out;
     out.state = s;
     out.as.format = math::find_format(format);
-    if (out.as.format < 0) {
+    if (out.as.format < 0 || !math::kFormats[out.as.format].for_states) {
       refuse(fmt::format("unknown state format \"{}\"", format));
     }
     const math::FormatInfo& info = math::kFormats[out.as.format];
@@ -177,20 +181,14 @@ class Loader {
         bytes_of(name, info.packed_bytes(param_.count)).data());
     const math::Scale scale = info.scale(spec.is_signed);
     if (scale == math::Scale::kBlock) {
-      const auto block = saved_->at("block").get<std::int64_t>();
-      if (block < 1) {
-        fail(StatusCode::kCorrupt, "{}: parameter \"{}\": blocks of {}", file_.name(),
-             param_.spec.name, block);
-      }
-      out.as.block = block;
-      out.as.n_scales = math::block_count(param_.count, block);
+      out.as.block = integer_member(*saved_, "block", 1, math::kMaxBlock, where_);
+      out.as.n_scales = math::block_count(param_.count, block_);
       out.scales = floats_of(name + ".scale", out.as.n_scales);
       out.as.scales = out.scales.data();
     } else if (scale == math::Scale::kRank1) {
-      const auto shape = saved_->at("shape").get<std::vector<std::int64_t>>();
-      if (shape.size() < 2 || shape.back() != param_.columns) {
+      if (shape_.size() < 2 || shape_.back() != param_.columns) {
         refuse(fmt::format("a matrix with {} columns was saved, this one has {}",
-                           shape.empty() ? 1 : shape.back(), param_.columns));
+                           shape_.empty() ? 1 : shape_.back(), param_.columns));
       }
       out.scales = floats_of(name + ".row", param_.rows);
       out.columns = floats_of(name + ".column", param_.columns);
@@ -219,7 +217,10 @@ class Loader {
 
   const formats::SafetensorsFile& file_;
   const Param& param_;
+  std::string where_;
   const Json* saved_ = nullptr;
+  std::int64_t block_ = 0;
+  std::vector<std::int64_t> shape_;
   bool unset_ = false;  // it was saved before the first bind
   std::vector<std::pair<std::size_t, const formats::SafeTensor*>> same_;
   std::vector<Foreign> foreign_;
@@ -232,7 +233,8 @@ void check_kind(const Json& extra, const std::string& directory) {
       kind->get_ref<const std::string&>() != "optimizer") {
     fail(StatusCode::kInvalidArgument, "{}: not the checkpoint of an optimizer", directory);
   }
-  if (const int version = extra.at("version"); version > kVersion) {
+  if (const auto version = integer_member(extra, "version", 1, INT64_MAX, directory);
+      version > kVersion) {
     fail(StatusCode::kUnsupported, "{}: optimizer states of version {}; this nibble reads up to {}",
          directory, version, kVersion);
   }
@@ -256,32 +258,31 @@ void check_all_wanted(const Json& params, const Optimizer& optimizer,
 
 }  // namespace
 
+void load_states(Optimizer& optimizer, const Json& extra, const formats::SafetensorsFile& file,
+                 const std::string& directory) {
+  check_kind(extra, directory);
+  const Json& params = object_member(extra, "params", directory);
+  std::vector<Loader> loaders;
+  loaders.reserve(static_cast<std::size_t>(optimizer.param_count()));
+  std::int64_t scratch = 0;
+  for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
+    loaders.emplace_back(params, file, optimizer.param(i));
+    scratch = std::max(scratch, loaders.back().scratch());
+  }
+  check_all_wanted(params, optimizer, directory);
+  const std::int64_t step = integer_member(extra, "step", 0, Optimizer::kMaxStepCount, directory);
+  // All that can fail is done; the rest only copies and converts.
+  std::vector<float> values(static_cast<std::size_t>(scratch));
+  for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
+    loaders[static_cast<std::size_t>(i)].load(optimizer.param(i), values.data());
+  }
+  optimizer.set_step_count(step);
+}
+
 void load_checkpoint(Optimizer& optimizer, const std::string& directory) {
   const formats::Checkpoint checkpoint{os::Path(directory)};
-  const Json& extra = checkpoint.extra();
-  try {
-    check_kind(extra, directory);
-    std::vector<Loader> loaders;
-    loaders.reserve(static_cast<std::size_t>(optimizer.param_count()));
-    std::int64_t scratch = 0;
-    for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
-      loaders.emplace_back(checkpoint, optimizer.param(i));
-      scratch = std::max(scratch, loaders.back().scratch());
-    }
-    check_all_wanted(extra.at("params"), optimizer, directory);
-    const auto step = extra.at("step").get<std::int64_t>();
-    if (step < 0 || step > Optimizer::kMaxStepCount) {
-      fail(StatusCode::kCorrupt, "{}: manifest: step is {}", directory, step);
-    }
-    // All that can fail is done; the rest only copies and converts.
-    std::vector<float> values(static_cast<std::size_t>(scratch));
-    for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
-      loaders[static_cast<std::size_t>(i)].load(optimizer.param(i), values.data());
-    }
-    optimizer.set_step_count(step);
-  } catch (const Json::exception& error) {
-    fail(StatusCode::kCorrupt, "{}: manifest: {}", directory, error.what());
-  }
+  check_kind(checkpoint.extra(), directory);  // before a component that others lack
+  load_states(optimizer, checkpoint.extra(), checkpoint.component(kComponent), directory);
 }
 
 }  // namespace nibble::optim

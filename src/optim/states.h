@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/json.h"
+#include "formats/safetensors.h"
 #include "optim/optimizer.h"
 
 namespace nibble::optim {
@@ -41,5 +43,8 @@ void encode_state(Param& param, int state, const float* values);
 // A directory with the states of all parameters and the step count.
 void save_checkpoint(const Optimizer& optimizer, const std::string& directory);
 void load_checkpoint(Optimizer& optimizer, const std::string& directory);
+// The same from a manifest's `extra` and the component's file, for whatever bytes these are.
+void load_states(Optimizer& optimizer, const formats::Json& extra,
+                 const formats::SafetensorsFile& file, const std::string& directory);
 
 }  // namespace nibble::optim

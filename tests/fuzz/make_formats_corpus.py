@@ -121,7 +121,46 @@ def manifest_seeds():
     put("checkpoint_manifest", "empty", "{}")
 
 
+def optimizer_seeds():
+    """`extra` of a checkpoint of the optimizer that optimizer_extra_fuzz.cc makes."""
+    def states(first, second):
+        return {"exp_avg": {"format": first, "signed": True}, "exp_avg_sq": {"format": second, "signed": False}}
+
+    def param(shape, block, weights, formats):
+        return {"rule": "adamw", "count": 300, "shape": shape, "block": block, "weights": weights,
+                "weights_unset": weights == "bf16_master", "tensor_id": 7, "states": states(*formats)}
+
+    params = {"vector": param([300], 256, "fp32", ("int8", "int8")),
+              "matrix": param([4, 75], 128, "fp32", ("int4_rank1", "int4_rank1")),
+              "narrow": param([300], 0, "bf16_master", ("fp32", "fp32"))}
+    extra = {"kind": "optimizer", "version": 1, "step": 3, "mode": "default", "seed": 0, "params": params}
+
+    def put_extra(name, changes=None, **of_matrix):
+        matrix = params["matrix"] | of_matrix
+        put("optimizer_extra", name, json.dumps(extra | {"params": params | {"matrix": matrix}} | (changes or {})))
+
+    put_extra("valid")
+    put_extra("other_block", block=64)
+    put_extra("block_zero", block=0)
+    put_extra("block_fraction", block=64.7)
+    put_extra("block_huge", block=2**63 - 1)
+    put_extra("block_negative", block=-5)
+    put_extra("shape_other", shape=[75, 4])
+    put_extra("shape_none", shape=[])
+    put_extra("shape_types", shape=[4, "75"])
+    put_extra("format_other", states=states("int8", "fp32"))
+    put_extra("format_not_for_states", states=states("nf4", "fp4"))
+    put_extra("states_list", states=[1, 2])
+    put_extra("count_other", count=301)
+    put_extra("step_wraps", {"step": 2**63 + 5})
+    put_extra("step_true", {"step": True})
+    put_extra("version_wraps", {"version": 2**32 + 1})
+    put_extra("params_list", {"params": [1]})
+    put("optimizer_extra", "list", "[]")
+
+
 gguf_seeds()
 safetensors_seeds()
+optimizer_seeds()
 json_seeds()
 manifest_seeds()

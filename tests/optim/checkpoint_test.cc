@@ -307,7 +307,12 @@ TEST_F(Checkpoints, NewerVersionsAndOtherKinds) {
       {{{"kind", "adapter"}}, NIBBLE_INVALID_ARGUMENT, "not the checkpoint of an optimizer"},
       {none, NIBBLE_INVALID_ARGUMENT, "not the checkpoint of an optimizer"},
       {{{"kind", "optimizer"}, {"version", 2}}, NIBBLE_UNSUPPORTED, "states of version 2"},
-      {{{"kind", "optimizer"}, {"version", "1"}}, NIBBLE_CORRUPT, "manifest"},
+      {{{"kind", "optimizer"}, {"version", "1"}}, NIBBLE_CORRUPT, "version is string"},
+      {{{"kind", "optimizer"}, {"version", 1.5}}, NIBBLE_CORRUPT, "version is 1.5"},
+      {{{"kind", "optimizer"}, {"version", -1}}, NIBBLE_CORRUPT, "version is -1"},
+      {{{"kind", "optimizer"}, {"version", (std::int64_t{1} << 32) + 1}},
+       NIBBLE_UNSUPPORTED,
+       "states of version 4294967297"},
       {{{"kind", "optimizer"}, {"version", 1}}, NIBBLE_CORRUPT, "params"},
       {{{"kind", "optimizer"}, {"version", 1}, {"params", {{"first", none}}}},
        NIBBLE_CORRUPT,
@@ -326,6 +331,56 @@ TEST_F(Checkpoints, NewerVersionsAndOtherKinds) {
     writer.commit({{"kind", "optimizer"}, {"version", 1}, {"params", none}, {"step", step}});
     Run run(Layout{.order = {}});
     refused(run, directory.string(), NIBBLE_CORRUPT, {directory.string(), "step is "});
+  }
+}
+
+// Whatever value of the manifest is of another type, out of range or no integer: a line that names
+// it, and nothing changed. The rest is sound, checksums too.
+TEST_F(Checkpoints, EveryManifestValueIsChecked) {
+  using formats::Json;
+  const std::string path = saved({.format = "int4_rank1"});
+  const formats::Checkpoint sound{os::Path(path)};
+  const formats::SafetensorsFile& file = sound.component("optimizer");
+  struct Case {
+    const char* pointer;
+    Json value;
+    const char* message;
+    nibble_status status = NIBBLE_CORRUPT;
+  };
+  const Case cases[] = {
+      {"/step", 3.9, "step is 3.9"},
+      {"/step", true, "step is boolean"},
+      {"/step", (std::uint64_t{1} << 63) + 5, "step is 9223372036854775813"},
+      {"/step", (std::int64_t{1} << 53) + 1, "step is 9007199254740993"},
+      {"/params", Json::array({1}), "params is array"},
+      {"/params/first", 5, "first is 5"},
+      {"/params/first/rule", 3, "rule is 3"},
+      {"/params/first/count", 300.5, "count is 300.5"},
+      {"/params/first/count", "300", "count is string"},
+      {"/params/first/block", -5, "block is -5"},
+      {"/params/first/block", 64.7, "block is 64.7"},
+      {"/params/first/block", 0, "block is 0"},
+      {"/params/first/block", std::int64_t{1} << 62, "block is 4611686018427387904"},
+      {"/params/first/weights", nullptr, "weights is null"},
+      {"/params/first/weights_unset", 0, "weights_unset is 0"},
+      {"/params/first/states", Json::array(), "states is array"},
+      {"/params/first/states/exp_avg", "int4", "exp_avg is string"},
+      {"/params/first/states/exp_avg/format", 5, "format is 5"},
+      {"/params/first/states/exp_avg/format", "nf4", "\"nf4\"", NIBBLE_INVALID_ARGUMENT},
+      {"/params/first/states/exp_avg/signed", false, "wrong sign"},
+      {"/params/second/shape", "abc", "shape is string"},
+      {"/params/second/shape", Json::array({13, 77.5}), "shape is 77.5"},
+      {"/params/second/shape", Json::array({-13, 77}), "shape is -13"},
+      {"/params/second/shape", Json::array(), "matrix with 1 columns", NIBBLE_INVALID_ARGUMENT},
+  };
+  for (const Case& c : cases) {
+    Json extra = sound.extra();
+    extra[Json::json_pointer(c.pointer)] = c.value;
+    const auto directory = directory_.path() / ("edited" + std::to_string(++saves_));
+    formats::CheckpointWriter writer(directory);
+    writer.add_component("optimizer", file.tensors());
+    writer.commit(extra);
+    refused(Layout{}, directory.string(), c.status, {directory.string(), c.message});
   }
 }
 
