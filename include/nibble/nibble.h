@@ -305,7 +305,7 @@ NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
 
 /* Steps taken, which the bias corrections and random numbers count; set it when resuming. At
- * most 2^53. */
+ * most 2^53: there a step is refused (WRONG_ORDER). */
 NIBBLE_API nibble_status nibble_optimizer_step_count(const nibble_optimizer* opt,
                                                      int64_t* out) NIBBLE_NOEXCEPT;
 NIBBLE_API nibble_status nibble_optimizer_set_step_count(nibble_optimizer* opt,

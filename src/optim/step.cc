@@ -52,6 +52,9 @@ void Optimizer::check_step(const StepInput& input) const {
     fail(StatusCode::kInvalidArgument, "step: {} gradients for {} parameters", input.n_grads,
          param_count());
   }
+  if (step_count_ >= kMaxStepCount) {
+    fail(StatusCode::kWrongOrder, "step: {} steps were taken, which is the limit", step_count_);
+  }
   check_float("grad_scale", input.grad_scale);
   if (!(input.max_norm >= 0) || !std::isfinite(input.max_norm)) {
     fail(StatusCode::kInvalidArgument, "max_grad_norm is {}: a finite number >= 0 expected",

@@ -111,11 +111,16 @@ TEST_F(Steps, Counts) {
     refused(nibble_optimizer_set_step_count(opt(), bad), NIBBLE_INVALID_ARGUMENT,
             "step count is " + std::to_string(bad));
   }
-  ASSERT_EQ(nibble_optimizer_set_step_count(opt(), INT64_C(1) << 53), NIBBLE_OK);
+  constexpr std::int64_t kLimit = INT64_C(1) << 53;
+  ASSERT_EQ(nibble_optimizer_set_step_count(opt(), kLimit - 1), NIBBLE_OK);
   EXPECT_EQ(step(good()), NIBBLE_OK);
   for (const float w : weights_) {
     EXPECT_TRUE(std::isfinite(w));
   }
+  const std::vector<float> after = weights_;
+  expect_failure(step(good()), NIBBLE_WRONG_ORDER, "9007199254740992 steps were taken");
+  EXPECT_EQ(weights_, after);
+  EXPECT_EQ(optimizer_.step_count(), kLimit);
 }
 
 }  // namespace
