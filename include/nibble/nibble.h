@@ -149,7 +149,11 @@ typedef struct nibble_optimizer nibble_optimizer;
 /* What happens to gradients with NaN or infinity (after scaling). */
 enum {
   NIBBLE_NONFINITE_SKIP_STEP = 0,    /* step() changes nothing and returns NIBBLE_NON_FINITE */
-  NIBBLE_NONFINITE_SKIP_ELEMENT = 1, /* those elements are not updated */
+  NIBBLE_NONFINITE_SKIP_ELEMENT = 1, /* those elements are not updated; where a rule updates whole
+                                        matrices, they count as 0 in it: under "adafactor" such a
+                                        gradient is 0; under "muon" its momentum stays, 0 goes into
+                                        the matrix that is orthogonalised, and the weight moves by
+                                        what comes out */
   NIBBLE_NONFINITE_PROPAGATE = 2     /* not looked for */
 };
 
@@ -172,9 +176,10 @@ typedef struct nibble_optimizer_desc {
    *   "torchao"   torchao's quantiser (division, ties up, absmax at least 1e-12);
    *               states fp32, fp8, int8, int4
    *   "bnb"       bitsandbytes' reference quantiser (nearest, ties down); states fp32, int8
-   *   "bnb-cuda"  bitsandbytes' CUDA kernel (ties to even, sign fix, decay after the update,
-   *               elements with non-finite gradients skipped unless `nonfinite` says otherwise);
-   *               states fp32, int8 */
+   *   "bnb-cuda"  bitsandbytes' CUDA kernel (ties to even, sign fix, decay after the update);
+   *               states fp32, int8. Elements with non-finite gradients are skipped unless
+   *               `nonfinite` is NIBBLE_NONFINITE_PROPAGATE: SKIP_STEP, which is 0, reads as the
+   *               mode's default (to skip a step there, use found_inf) */
   const char* mode;
   int64_t block_size; /* of quantised states: a power of two, 32 .. 4096; 0: the format's */
   int64_t min_quantized_elements; /* smaller parameters keep fp32 states; default 4096 */
@@ -203,7 +208,7 @@ NIBBLE_API void nibble_optimizer_destroy(nibble_optimizer* opt) NIBBLE_NOEXCEPT;
 
 typedef struct nibble_group_desc {
   uint32_t struct_size;
-  uint32_t reserved;
+  uint32_t reserved;          /* 0 */
   const char* rule;           /* default: the optimizer's, with its hyper-parameters so far */
   const nibble_hyper* hypers; /* n_hypers that differ; borrowed during the call */
   int64_t n_hypers;
@@ -254,7 +259,7 @@ typedef struct nibble_param_desc {
   const char* grad_dtype;    /* "F32" or "BF16"; default: the weights', or F32 for int8 weights */
   int64_t group;             /* default 0 */
   uint32_t tensor_id;        /* names the random numbers; 0: a hash of the name */
-  uint32_t reserved;
+  uint32_t reserved;         /* 0 */
 } nibble_param_desc;
 
 /* Allocates the parameter's states, at zero. Parameters are numbered from 0 in the order of these
@@ -300,7 +305,7 @@ typedef struct nibble_step_desc {
 
 /* One step of all parameters: weights and states change in place. All or nothing: after any error
  * nothing has changed. WRONG_ORDER if a parameter is not bound; NON_FINITE as `nonfinite` says.
- * Gradients must not overlap weights. Nothing is allocated. */
+ * Gradients must not overlap weights. Nothing is allocated, but for collect_errors. */
 NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
 

@@ -24,6 +24,7 @@ nibble_status nibble_optimizer_add_group(nibble_optimizer* opt, const nibble_gro
   return guard([&] {
     require(opt, "opt");
     const auto d = read_desc(desc, sizeof(nibble_group_desc), "group descriptor");
+    nibble::capi::check_reserved(d.reserved, "group descriptor");
     const std::int64_t group =
         opt->rep.add_group(text_or(d.rule, ""), nibble::capi::hyper_values(d.hypers, d.n_hypers));
     if (out_group != nullptr) {

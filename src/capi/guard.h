@@ -79,6 +79,13 @@ T read_desc(const T* desc, std::size_t first_size, const char* what) {
   return out;
 }
 
+// A field that later versions may give a meaning: what is set there is not known here.
+inline void check_reserved(std::uint32_t reserved, const char* what) {
+  if (reserved != 0) {
+    fail(StatusCode::kUnsupported, "{}: reserved is {}, 0 expected", what, reserved);
+  }
+}
+
 // Fills what the caller's (older or newer) struct has room for.
 template <class T>
 void write_info(T* out, std::size_t first_size, const char* what, T value) {

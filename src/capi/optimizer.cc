@@ -58,6 +58,7 @@ optim::Options make_options(const nibble_optimizer_desc* desc) {
 
 optim::ParamSpec make_spec(const nibble_param_desc* desc) {
   const auto d = read_desc(desc, kParamDescFirst, "parameter descriptor");
+  nibble::capi::check_reserved(d.reserved, "parameter descriptor");
   require(d.name, "parameter descriptor: name");
   if (d.n_dims > kMaxDims) {
     fail(StatusCode::kInvalidArgument, "parameter \"{}\": n_dims is {}, at most {} expected",

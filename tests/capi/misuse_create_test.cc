@@ -123,7 +123,9 @@ TEST_F(UsedOptimizer, RefusesBadGroups) {
   });
   refused(nibble_optimizer_add_group(nullptr, &desc, &group), NIBBLE_INVALID_ARGUMENT,
           "opt is null");
-  desc.rule = "adagard";
+  desc.reserved = 7;
+  refused(add(), NIBBLE_UNSUPPORTED, "group descriptor: reserved is 7, 0 expected");
+  desc.reserved = 0, desc.rule = "adagard";
   refused(add(), NIBBLE_UNSUPPORTED, "unknown rule \"adagard\"");
   desc.rule = nullptr, desc.n_hypers = -3;
   refused(add(), NIBBLE_INVALID_ARGUMENT, "n_hypers is -3");

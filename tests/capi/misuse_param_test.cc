@@ -34,6 +34,8 @@ TEST_F(Params, DescriptorsAreChecked) {
   refused(add(desc), NIBBLE_INVALID_ARGUMENT, "name is null");
   desc = named("first");
   refused(add(desc), NIBBLE_INVALID_ARGUMENT, "\"first\" was added before");
+  desc = named("w"), desc.reserved = 1;
+  refused(add(desc), NIBBLE_UNSUPPORTED, "parameter descriptor: reserved is 1, 0 expected");
   desc = named("w"), desc.shape = nullptr;
   refused(add(desc), NIBBLE_INVALID_ARGUMENT, "shape is null");
   desc = named("w"), desc.n_dims = UINT32_MAX;
