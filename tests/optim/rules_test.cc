@@ -19,7 +19,7 @@ struct RuleCase {
 
 // fp32 states: only rounding differs, but it adds up (1 - lr * decay as a float alone is off by up
 // to 3e-8, a thousand times, on weights of 2); Lion's sign may flip where its argument is 0 to
-// rounding; Muon's iteration is a chain of products.
+// rounding; Muon's iteration is a chain of products that stretches what is small (2e-5 measured).
 const RuleCase kCases[] = {
     {"adamw", {{"weight_decay", 0.01}}, 1, 3e-4},
     {"adamw", {{"beta1", 0.8}, {"beta2", 0.95}, {"eps", 1e-6}}, 1, 3e-4},
@@ -38,8 +38,15 @@ const RuleCase kCases[] = {
     {"lamb", {{"weight_decay", 0.01}}, 1, 2e-4},
     {"adafactor", {{"weight_decay", 0.01}}, 16, 3e-4},
     {"adafactor", {{"beta1", 0.9}, {"scale_parameter", 1}, {"learning_rate", 1e-2}}, 16, 2e-4},
-    {"muon", {{"weight_decay", 0.01}}, 16, 5e-3},
-    {"muon", {{"nesterov", 0}, {"match_rms", 1}, {"learning_rate", 1e-3}}, 64, 5e-3},
+    {"adafactor", {{"relative_step", 1}, {"weight_decay", 0.01}}, 16, 3e-4},
+    {"adafactor",
+     {{"relative_step", 1}, {"warmup_init", 1}, {"scale_parameter", 1}, {"beta1", 0.5}},
+     16,
+     3e-4},
+    {"adafactor", {{"weight_decay", 0.01}}, 1, 3e-4},
+    {"adafactor", {{"beta1", 0.9}, {"relative_step", 1}, {"warmup_init", 1}}, 1, 3e-4},
+    {"muon", {{"weight_decay", 0.01}}, 16, 1e-4},
+    {"muon", {{"nesterov", 0}, {"match_rms", 1}, {"learning_rate", 1e-3}}, 64, 1e-4},
 };
 
 struct Distance {
@@ -82,8 +89,7 @@ Distance distance(const RuleCase& c, const std::string& format, int steps, const
 
 TEST(Rules, FollowTheDoubleLoopForAThousandSteps) {
   for (const RuleCase& c : kCases) {
-    const bool dear = std::string(c.rule) == "muon";
-    const Distance d = distance(c, "fp32", dear ? 100 : 1000);
+    const Distance d = distance(c, "fp32", 1000);
     EXPECT_LE(d.largest, c.tolerance * d.moved) << c.rule;
     EXPECT_GT(d.moved, 1e-3) << c.rule << ": hardly moved, the comparison says nothing";
   }
@@ -95,7 +101,9 @@ TEST(Rules, SkippedElementsAreThoseOfTheDoubleLoop) {
     const ScopedIsa forced(isa);
     for (const RuleCase& c : kCases) {
       const Distance d = distance(c, "fp32", 30, {.with_holes = true});
-      EXPECT_LE(d.largest, c.tolerance * d.moved) << c.rule << " " << isa;
+      constexpr double kRounding =
+          1e-6;  // 30 times half a unit in the last place of weights near 2
+      EXPECT_LE(d.largest, c.tolerance * d.moved + kRounding) << c.rule << " " << isa;
       EXPECT_GT(d.moved, 1e-5) << c.rule;
     }
   }
@@ -135,12 +143,13 @@ TEST(Rules, LambDecaysWithinItsTrustRatioInEveryMode) {
   EXPECT_TRUE(bytes_after(plain, "normal", 100, 3) == bytes_after(cuda, "normal", 100, 3));
 }
 
-// Eq. 4 of the AdEMAMix paper, in double; where beta1 or beta3 is 0 there is no half-life to warm up.
+// Eq. 4 of the AdEMAMix paper, in double; where beta1 or beta3 is 0 there is no half-life to warm
+// up.
 void expect_ademamix_warms_up(double b1, double last_b3) {
   const std::size_t n = 64;
   const auto start = make_input("normal", n, 50);
-  const auto hypers = hypers_of(
-      "ademamix", {{"t_alpha", 50}, {"t_beta3", 40}, {"beta1", b1}, {"beta3", last_b3}});
+  const auto hypers =
+      hypers_of("ademamix", {{"t_alpha", 50}, {"t_beta3", 40}, {"beta1", b1}, {"beta3", last_b3}});
   TensorCase setup;
   setup.rule = "ademamix", setup.format = "fp32", setup.hypers = as_hypers(hypers);
   CaseRun run(setup, start);

@@ -72,9 +72,9 @@ class RuleOracle {
 
  private:
   static const std::set<std::string>& rules() {
-    static const std::set<std::string> kRules = {"adamw",   "adam",     "amsgrad",  "lion",
-                                                 "sgd",     "adagrad",  "rmsprop",  "ademamix",
-                                                 "lamb",    "adafactor", "muon"};
+    static const std::set<std::string> kRules = {"adamw", "adam",      "amsgrad", "lion",
+                                                 "sgd",   "adagrad",   "rmsprop", "ademamix",
+                                                 "lamb",  "adafactor", "muon"};
     return kRules;
   }
 
@@ -154,8 +154,10 @@ class RuleOracle {
     }
   }
 
+  // Of one row the factors are the vector's own second moments: R / mean(R) is 1.
   void adafactor(Vector g) {
-    std::replace_if(g.begin(), g.end(), [](double x) { return !std::isfinite(x); }, 0.0);
+    std::replace_if(
+        g.begin(), g.end(), [](double x) { return !std::isfinite(x); }, 0.0);
     const std::size_t columns = w.size() / rows_;
     const double b2 = 1.0 - std::pow(t_, h("decay_rate"));
     Vector row(rows_, 0.0);
@@ -179,6 +181,10 @@ class RuleOracle {
     }
     const double rms = norm(u) / std::sqrt(static_cast<double>(w.size()));
     double lr = h("learning_rate");
+    if (h("relative_step") != 0) {
+      lr = std::min(h("warmup_init") != 0 ? 1e-6 * t_ : 1e-2,
+                    1.0 / std::sqrt(static_cast<double>(t_)));
+    }
     if (h("scale_parameter") != 0) {
       lr *= std::max(h("eps2"), norm(w) / std::sqrt(static_cast<double>(w.size())));
     }
