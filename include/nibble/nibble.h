@@ -191,9 +191,9 @@ typedef struct nibble_optimizer_desc {
   const nibble_hyper* hypers; /* n_hypers of any others; borrowed during the call */
   int64_t n_hypers;
   const char* weight_format; /* default "fp32" */
-  const char* decay; /* decoupled decay "before" or "after" the update; default: the mode's.
-                        "lamb" decays within its trust ratio whatever the mode */
-  uint64_t seed;     /* of stochastic rounding */
+  const char* decay;         /* decoupled decay "before" or "after" the update; default: the mode's.
+                                "lamb" decays within its trust ratio whatever the mode */
+  uint64_t seed;             /* of stochastic rounding */
 } nibble_optimizer_desc;
 
 /* *out is the caller's until nibble_optimizer_destroy. INVALID_ARGUMENT, UNSUPPORTED (an unknown
@@ -417,7 +417,8 @@ NIBBLE_API nibble_status nibble_optimizer_save(const nibble_optimizer* opt,
  * and element counts, and where the weight format has a state ("master"), that. The same format
  * and block give the same bits; another format or block is converted in mode "default". What was
  * saved before the first bind has no master copy: it is taken from the weights at the next bind or,
- * where weights are bound, the next step. IO, CORRUPT, INVALID_ARGUMENT, UNSUPPORTED (a newer version's); then nothing has changed. */
+ * where weights are bound, the next step. IO, CORRUPT, INVALID_ARGUMENT, UNSUPPORTED (a newer
+ * version's); then nothing has changed. */
 NIBBLE_API nibble_status nibble_optimizer_load(nibble_optimizer* opt,
                                                const char* directory) NIBBLE_NOEXCEPT;
 

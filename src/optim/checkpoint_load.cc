@@ -23,7 +23,9 @@ class Loader {
  public:
   // Finds everything that could be wrong, so that load() cannot fail.
   Loader(const Json& params, const formats::SafetensorsFile& file, const Param& param)
-      : file_(file), param_(param), where_(file.name() + ": parameter \"" + param.spec.name + "\"") {
+      : file_(file),
+        param_(param),
+        where_(file.name() + ": parameter \"" + param.spec.name + "\"") {
     if (!params.contains(param.spec.name)) {
       refuse("it is not in the checkpoint");
     }

@@ -161,9 +161,9 @@ void Optimizer::adopt(Param& p, const backend::WeightView& view) {
   }
   parallel_for(math::block_count(p.count, p.range), [&](std::int64_t i) {
     const std::int64_t first = i * p.range;
-    info.adopt({view.data + first * (info.bits / 8), view.extra + first * (info.extra_bits / 8),
-                nullptr},
-               std::min(p.range, p.count - first));
+    info.adopt(
+        {view.data + first * (info.bits / 8), view.extra + first * (info.extra_bits / 8), nullptr},
+        std::min(p.range, p.count - first));
   });
   p.has_extra = true;
 }

@@ -29,7 +29,7 @@ struct Group {
 struct StepInput {
   const void* const* grads = nullptr;  // grads[i] belongs to parameter i, of its dtype
   std::int64_t n_grads = 0;
-  double grad_scale = 1.0;  // of float's range
+  double grad_scale = 1.0;        // of float's range
   bool grads_are_finite = false;  // the caller warrants it
   bool skip_missing = false;      // null gradients are left out
   bool found_inf = false;         // the caller saw a gradient that is not finite

@@ -86,9 +86,8 @@ std::int64_t Optimizer::count_nonfinite(const StepInput& input) {
     const backend::Source grad = grad_of(input, leaf.param);
     sums_[i] = {};
     if (grad.data != nullptr) {
-      sums_[i].nonfinite =
-          backend.count_nonfinite(grad, leaf.first, leaf.last - leaf.first,
-                                  static_cast<float>(input.grad_scale));
+      sums_[i].nonfinite = backend.count_nonfinite(grad, leaf.first, leaf.last - leaf.first,
+                                                   static_cast<float>(input.grad_scale));
     }
   });
   std::int64_t count = 0;
@@ -114,8 +113,9 @@ double Optimizer::grad_norm(const StepInput& input, std::int64_t* nonfinite) {
     *nonfinite += sum.nonfinite;
   }
   const bool skips = options_.nonfinite == Nonfinite::kSkipElement;  // the others are clipped
-  return *nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()
-                                  : std::sqrt(total) * std::abs(double{static_cast<float>(input.grad_scale)});
+  return *nonfinite > 0 && !skips
+             ? std::numeric_limits<double>::infinity()
+             : std::sqrt(total) * std::abs(double{static_cast<float>(input.grad_scale)});
 }
 
 StepResult Optimizer::step(const StepInput& input) {

@@ -88,7 +88,8 @@ TEST(MisuseOfCreate, OfEveryHyperParameterOfEveryRule) {
     double value = 0;
     const char* name = nullptr;
     for (std::int32_t i = 0; (name = nibble_rule_hyper(rule.c_str(), i, &value)) != nullptr; ++i) {
-      for (const double bad : {-0.5, double{NAN}, double{INFINITY}, double{-INFINITY}, 1e300, 1e-60}) {
+      for (const double bad :
+           {-0.5, double{NAN}, double{INFINITY}, double{-INFINITY}, 1e300, 1e-60}) {
         const nibble_hyper hyper = {name, bad};
         auto desc = api::make<nibble_optimizer_desc>();
         desc.rule = rule.c_str(), desc.hypers = &hyper, desc.n_hypers = 1;

@@ -117,8 +117,9 @@ TEST_F(Params, FormatsByPattern) {
   auto momentum = named("momentum");
   momentum.group = optimizer_.add_group({}, "sgd");
   ASSERT_EQ(set("mom*", "momentum_buffer=int8"), NIBBLE_OK) << nibble_last_error();
-  expect_failure(add(named("moments")), NIBBLE_UNSUPPORTED,
-                 "parameter \"moments\": state format \"momentum_buffer=int8\": rule \"adamw\" has");
+  expect_failure(
+      add(named("moments")), NIBBLE_UNSUPPORTED,
+      "parameter \"moments\": state format \"momentum_buffer=int8\": rule \"adamw\" has");
   ASSERT_EQ(add(momentum), NIBBLE_OK) << nibble_last_error();
   EXPECT_STREQ(optimizer_.info(3).state_format, "int8");
   auto other = named("other");

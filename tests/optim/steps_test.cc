@@ -213,9 +213,10 @@ TEST(Formats, OfAdafactorsSecondMoments) {
   EXPECT_EQ(format_of(optimizer, 1), "fp32");
   EXPECT_EQ(format_of(optimizer, 2), "exp_avg=int8,exp_avg_sq=factored");
   EXPECT_EQ(format_of(optimizer, 3), "exp_avg=int8,exp_avg_sq=fp32");
-  for (const auto& [param, why] :
-       {std::pair{0, "; the second moment is factored into fp32"}, {1, "whole and fp32"},
-        {2, "; the second moment is factored into fp32"}, {3, "whole and fp32"}}) {
+  for (const auto& [param, why] : {std::pair{0, "; the second moment is factored into fp32"},
+                                   {1, "whole and fp32"},
+                                   {2, "; the second moment is factored into fp32"},
+                                   {3, "whole and fp32"}}) {
     EXPECT_NE(std::string(optimizer.info(param).reason).find(why), std::string::npos) << param;
   }
   EXPECT_STREQ(optimizer.info(4).reason, "asked for this parameter");
