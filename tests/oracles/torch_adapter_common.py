@@ -14,7 +14,8 @@ parser.add_argument("--golden", default=os.environ.get("NIBBLE_GOLDEN_DIR") or o
 arguments = parser.parse_args()
 if arguments.library:
     os.environ["NIBBLE_LIBRARY"] = os.path.abspath(arguments.library)
-sys.path.insert(0, os.path.join(HERE, "..", "..", "examples", "pytorch"))
+REPOSITORY = os.path.abspath(os.path.join(HERE, "..", ".."))
+sys.path.insert(0, os.path.join(REPOSITORY, "examples", "pytorch", "src"))
 
 import torch
 
