@@ -6,7 +6,6 @@ LIBNIBBLE.so: instead of the library in the installed package (as NIBBLE_LIBRARY
 are where NIBBLE_GOLDEN_DIR says, or beside the repository (../shared/golden). Needs torch,
 bitsandbytes, torchao and safetensors; exit status 1 if a check fails.
 """
-import copy
 import gc
 import sys
 import warnings
@@ -16,7 +15,10 @@ import torch
 from torch_adapter_common import (STEPS, apart, check, gradients, parameters, refused, results, run,
                                   same_bits)
 import nibble_torch
+import torch_adapter_loads as loads
 import torch_adapter_peers as peers
+import torch_adapter_readme as readme
+import torch_adapter_refusals as refusals
 import torch_adapter_states as states
 
 
@@ -161,67 +163,6 @@ def bfloat16():
     check("refresh_masters() takes weights that were changed later", abs(p[0].item() - 5) < 0.1)
 
 
-def refusals():
-    plain = lambda *shape, **k: torch.nn.Parameter(torch.ones(*shape, **k))
-    make = nibble_torch.AdamW
-    for dtype, words in ((torch.float16, "float16"), (torch.float64, "float64"),
-                         (torch.complex64, "complex64")):
-        refused("%s parameters" % dtype, lambda: make([plain(4, dtype=dtype)]), words)
-    refused("a transposed parameter",
-            lambda: make([torch.nn.Parameter(torch.ones(4, 3).t())]), "not contiguous")
-    refused("channels_last", lambda: make([torch.nn.Parameter(
-        torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))]), "not contiguous")
-    refused("meta tensors", lambda: make([plain(4, device="meta")]), "device meta")
-    refused("a lazy module", lambda: make(torch.nn.LazyLinear(3).parameters()), "lazy")
-    p = plain(4, 4)
-    p.grad = torch.eye(4).to_sparse()
-    refused("sparse gradients", make([p]).step, "sparse")
-    q = plain(8)
-    moved = make([q])
-    q.data = torch.ones(9)
-    q.grad = torch.ones(9)
-    refused("a parameter that changed its size", moved.step, "made for 8 elements")
-    for name in ("capturable", "differentiable"):
-        refused("%s=True" % name, lambda: make([plain(4)], **{name: True}), name)
-    refused("foreach with fused", lambda: make([plain(4)], foreach=True, fused=True), "both")
-    make([plain(4)], foreach=None, fused=True)
-    refused("centered=True", lambda: nibble_torch.RMSprop([plain(4)], centered=True), "centered")
-    refused("is_paged=True", lambda: nibble_torch.AdamW8bit([plain(4)], is_paged=True), "is_paged")
-    refused("Adam, amsgrad with L2", lambda: nibble_torch.Adam([plain(4)], amsgrad=True,
-                                                               weight_decay=0.1), "amsgrad")
-    refused("SGD8bit without momentum", lambda: nibble_torch.SGD8bit([plain(4)], 0.1), "momentum")
-    refused("Muon on a vector", lambda: nibble_torch.Muon([plain(4)]), "matrices")
-    refused("a negative lr", lambda: make([plain(4)], lr=-1.0), "learning_rate")
-    refused("a block size of 100", lambda: nibble_torch.AdamW8bit([plain(4)], block_size=100),
-            "block_size")
-    refused("an unknown format", lambda: make([plain(4)], state_format="int5"), "int5")
-    refused("an unknown hyper-parameter", lambda: make([plain(4)], beta9=1), "beta9")
-    refused("a copy of an optimizer", lambda: copy.deepcopy(make([plain(4)])), "state_dict")
-    sound = plain(4)
-    late = make([sound])
-    bad = {"params": [plain(3, dtype=torch.float64)]}
-    refused("a bad late group", lambda: late.add_param_group(bad), "float64")
-    sound.grad = torch.ones(4)
-    late.step()
-    check("  after which the optimizer still steps", len(late.param_groups) == 1
-          and late.state[sound]["step"] == 1)
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    with FakeTensorMode():  # stands for a machine with a GPU
-        refused("a CUDA tensor", lambda: make([torch.empty(4, device="cuda", requires_grad=True)]),
-                "no CUDA backend")
-    sharded()
-
-
-def sharded():
-    import torch.distributed as dist
-    from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    mesh = DeviceMesh("cpu", [0])
-    p = torch.nn.Parameter(distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)]))
-    refused("a DTensor", lambda: nibble_torch.AdamW([p]), "sharded (DTensor")
-    dist.destroy_process_group()
-
-
 def reports():
     module = torch.nn.ModuleDict({"embed": torch.nn.Embedding(256, 64),
                                   "body": torch.nn.Linear(64, 128)})
@@ -253,7 +194,9 @@ def main():
     for part in (peers.drop_ins_of_torch, peers.muon, around_the_step, nonfinite,
                  peers.bitsandbytes_class_b, peers.bitsandbytes_names, peers.torchao_names,
                  bfloat16, states.round_trips, states.import_bitsandbytes, states.import_torchao,
-                 states.import_torch, refusals, reports):
+                 states.import_torch, loads.before_the_first_step, loads.half_loaded, refusals.refusals,
+                 refusals.fixed_options, refusals.every_name_of_bitsandbytes, reports,
+                 readme.readme_commands):
         print("-- %s" % part.__name__.replace("_", " "))
         part()
     print("%d passed, %d failed" % (sum(results), len(results) - sum(results)))

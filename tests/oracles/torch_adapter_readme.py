@@ -59,7 +59,7 @@ def readme_commands():
             if done.returncode != 0:
                 print(done.stdout[-2000:])
             check("README.md: %s" % line, done.returncode == 0)
-        where = subprocess.run(["python", "-c", "import nibble_torch; print(nibble_torch.__file__)"],
-                               cwd=os.path.join(tree, "examples", "pytorch"), env=env, text=True,
-                               stdout=subprocess.PIPE).stdout
+        script = "import nibble_torch; print(nibble_torch.__file__)"
+        where = subprocess.run(["python", "-c", script], env=env, text=True, stdout=subprocess.PIPE,
+                               cwd=os.path.join(tree, "examples", "pytorch")).stdout
         check("beside train.py the installed package is imported", "site-packages" in where)

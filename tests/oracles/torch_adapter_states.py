@@ -83,6 +83,22 @@ def round_trips():
         check("int8 states of block 256 loaded into %s(%s), relative rms"
               % (name, arguments_ or ""), ((a - b).norm() / b.norm()).item(), bar)
 
+    rank1 = parameters()
+    source = nibble_torch.AdamW4bit(rank1, state_format="int4_rank1")
+    run(source, rank1, 0, 5)
+    saved = copy.deepcopy(source.state_dict())
+    for state_format, bar in (("fp32", 0.0), ("int8", 0.02), ("int4", 0.2)):
+        other = parameters()
+        converted = nibble_torch.AdamW8bit(other, state_format=state_format)
+        converted.load_state_dict(saved)
+        for state in ("exp_avg", "exp_avg_sq"):
+            a, b = (o.export_state(p[0], state) for o, p in ((converted, other), (source, rank1)))
+            check("int4_rank1 states loaded into %s: %s, relative rms" % (state_format, state),
+                  ((a - b).norm() / b.norm()).item(), bar)
+    saved["state"][0]["exp_avg_sq.row"] = torch.zeros(3)
+    refused("rank-1 states with too few scales", lambda: nibble_torch.AdamW8bit(
+        parameters()).load_state_dict(saved), "'exp_avg_sq.row' is 3 of")
+
     fresh = nibble_torch.AdamW8bit(parameters())
     before = [t.clone() for s in fresh.state.values() for t in s.values() if torch.is_tensor(t)]
     bad = copy.deepcopy(kept)

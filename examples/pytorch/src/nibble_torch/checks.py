@@ -2,7 +2,7 @@
 """What the adapter refuses, each by name."""
 import torch
 
-from .library import Unsupported
+from .library import InvalidArgument, Unsupported, weight_formats
 
 _SHARDED = {"DTensor", "ShardedTensor", "FlatParameter", "FSDPParam"}
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
@@ -35,9 +35,6 @@ def check_plain(tensor, what):
         if "UninitializedTensorMixin" in _kind(tensor):
             raise Unsupported("%s is not initialised (a lazy module); run a forward pass first"
                               % what)
-        if torch.utils._python_dispatch.is_traceable_wrapper_subclass(tensor):
-            raise Unsupported("%s is a %s, a tensor subclass; plain tensors expected"
-                              % (what, type(tensor).__name__))
     if tensor.layout is not torch.strided:
         raise Unsupported("%s is sparse (%s); a dense tensor expected" % (what, tensor.layout))
     if tensor.device.type == "cuda":
@@ -46,6 +43,10 @@ def check_plain(tensor, what):
     if tensor.device.type != "cpu":
         raise Unsupported("%s is on device %s; this build of libnibble works on CPU tensors"
                           % (what, tensor.device))
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise Unsupported("%s is a %s, a tensor subclass, which may mean something else by its "
+                          "bytes; a plain tensor or Parameter expected"
+                          % (what, type(tensor).__name__))
 
 
 def check_param(param, what):
@@ -57,7 +58,22 @@ def check_param(param, what):
         raise Unsupported("%s is not contiguous (shape %s, strides %s); make it so with "
                           ".contiguous() before the optimizer is created"
                           % (what, tuple(param.shape), param.stride()))
+    if param.is_neg():
+        raise Unsupported("%s is a negated view of other memory; use .resolve_neg()" % what)
     return name
+
+
+def check_weight_format(name):
+    """InvalidArgument unless it is None or a way to keep bfloat16 parameters."""
+    known = [known for known in weight_formats() if known.startswith("bf16_")]
+    if name is not None and name not in known:
+        raise InvalidArgument("weight_format=%r; there are %s" % (name, ", ".join(known)))
+
+
+def check_name(name):
+    """InvalidArgument for a name that the library would cut off."""
+    if "\0" in name:
+        raise InvalidArgument("parameter name %r holds a NUL character" % name)
 
 
 def grad_dtype_name(param, name):
@@ -67,6 +83,18 @@ def grad_dtype_name(param, name):
         raise Unsupported("gradients of parameter %r have dtype %s; float32 or bfloat16 expected"
                           % (name, wanted))
     return _DTYPES[wanted]
+
+
+def usable_grad(grad, wanted, name):
+    """A gradient of parameter `name` as the library takes it: of dtype `wanted`, "F32" or "BF16"."""
+    what = "the gradient of parameter %r" % name
+    check_plain(grad, what)
+    if dtype_name(grad, what) == wanted:
+        return grad
+    if wanted == "F32":
+        return grad.float()
+    raise Unsupported("%s is float32, bfloat16 expected; set the parameter's grad_dtype before the "
+                      "optimizer is created" % what)
 
 
 def refuse_true(**flags):

@@ -71,12 +71,6 @@ class SGD(_TorchLike):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
 
-    def _hypers(self, group, step):
-        out = super()._hypers(group, step)
-        if out["momentum"] == 0:
-            out["dampening"] = 0.0  # PyTorch dampens the momentum alone
-        return out
-
 
 class Adagrad(_TorchLike):
     """torch.optim.Adagrad."""

@@ -34,7 +34,7 @@ class Handle:
             decay=_bytes(decay), seed=seed, nonfinite=NONFINITE[nonfinite])
         self._raw = c_void_p()
         call.nibble_optimizer_create(byref(self._raw), byref(desc))
-        self._hypers = {k: float(v) for k, v in hypers.items()}
+        self.hypers = {k: float(v) for k, v in hypers.items()}
         self.grad_dtypes = []
         for pattern, state_format in (formats or {}).items():
             call.nibble_optimizer_set_format(self._raw, _bytes(pattern), _bytes(state_format))
@@ -62,9 +62,9 @@ class Handle:
         """{nibble's name: number}; only what differs from the last call reaches the library."""
         for name, value in hypers.items():
             value = float(value)
-            if self._hypers.get(name) != value:
+            if self.hypers.get(name) != value:
                 call.nibble_optimizer_set_hyper(self._raw, _bytes(name), value)
-                self._hypers[name] = value
+                self.hypers[name] = value
 
     def step(self, pointers, count, grad_scale=1.0, known_finite=False):
         """One step, as the one after `count` steps, of the parameters whose entry in `pointers`

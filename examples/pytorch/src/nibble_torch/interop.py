@@ -115,7 +115,7 @@ def _check(own, states, param, name):
 
 
 def import_state_dict(optimizer, state_dict, hyper_parameters):
-    from . import state_dicts  # which uses Foreign
+    from . import groups, state_dicts  # which uses Foreign
     plan = []
     for handle, index, p, entry in state_dicts.pair_up(optimizer, state_dict):
         if not entry:
@@ -128,6 +128,7 @@ def import_state_dict(optimizer, state_dict, hyper_parameters):
         if states or step:
             _check(optimizer.state[p], states, p, name)
             plan.append((handle, index, p, step, states))
+    merged = groups.changed(optimizer, state_dict, _HYPERS) if hyper_parameters else []
     for handle, index, p, step, states in plan:
         for key, foreign in states.items():
             if key.startswith("exp_avg_sq_"):
@@ -135,5 +136,4 @@ def import_state_dict(optimizer, state_dict, hyper_parameters):
             else:
                 handle.import_state(index, key, foreign)
         optimizer.state[p]["step"] = step
-    if hyper_parameters:
-        state_dicts.take_hypers(optimizer, state_dict, _HYPERS)
+    groups.take(optimizer, merged)

@@ -133,6 +133,7 @@ def _open():
         function = getattr(library, name)
         function.argtypes, function.restype, function.errcheck = arguments, c_int32, _check
     for name, arguments in {"nibble_last_error": [], "nibble_version_string": [],
+                            "nibble_weight_format_name": [c_int32],
                             "nibble_rule_hyper": [c_char_p, c_int32, POINTER(c_double)]}.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, c_char_p
@@ -155,6 +156,15 @@ def rule_hypers(rule):
     out, value = {}, c_double()
     while name := call.nibble_rule_hyper(rule.encode(), len(out), value):
         out[name.decode()] = value.value
+    return out
+
+
+@functools.lru_cache(maxsize=None)
+def weight_formats():
+    """Names of the ways to keep weights."""
+    out = []
+    while name := call.nibble_weight_format_name(len(out)):
+        out.append(name.decode())
     return out
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer that all others are made from: a torch.optim.Optimizer whose states and arithmetic
 are libnibble's. Every parameter group is one nibble_optimizer (Handle)."""
+import copy
 import warnings
 
 import torch
 
-from . import checks, interop, library, state_dicts
+from . import checks, groups, interop, library, state_dicts
 from .handle import NONFINITE, Handle, count_nonfinite
 
 _DEFAULT_BF16 = "bf16_stochastic"
@@ -34,7 +35,8 @@ class Optimizer(torch.optim.Optimizer):
         (NonFinite, nothing changes), "skip_element", or "propagate" as torch.optim does.
     maximize: ascend.
 
-    All of these but `rule` may differ by group. lr, betas and the like may change between steps, as
+    All of these but `rule` may differ by group, and none but maximize may change later: step() and
+    load_state_dict() raise ValueError then. lr, betas and the like may change between steps, as
     schedulers do. Errors: ValueError or NotImplementedError (library.InvalidArgument, Unsupported)
     with the reason; then the optimizer is as it was.
     """
@@ -55,9 +57,9 @@ class Optimizer(torch.optim.Optimizer):
             "block_size": block_size, "min_quantized_elements": min_quantized_elements,
             "mode": mode, "decay": decay, "seed": seed, "nonfinite": nonfinite}
         self._handles = []
+        self._fixed = []  # by group: what must stay as it was when its handle was made
         self._slots = []  # by group: [parameter, what was bound: address, dtype and shape]
-        self.nonfinite_count = 0  # of the last step
-        self.skipped_steps = 0
+        self.nonfinite_count = self.skipped_steps = 0  # of the last step; of all
         super().__init__(params, {**hypers, "maximize": maximize})
 
     # ---- What subclasses say ------------------------------------------------------------------
@@ -100,6 +102,7 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
         self._handles.append(handle)
+        self._fixed.append(copy.deepcopy(groups.fixed_options(self, group)))
         self._slots.append([[p, None] for p in group["params"]])
         for index, p in enumerate(group["params"]):
             info = handle.info(index)
@@ -123,8 +126,11 @@ class Optimizer(torch.optim.Optimizer):
         wanted = options.pop("weight_format")
         self._check_group(group)
         names = self._names(group)
+        for name in names:
+            checks.check_name(name)
         dtypes = [(checks.check_param(p, "parameter %r" % name), checks.grad_dtype_name(p, name))
                   for p, name in zip(group["params"], names)]
+        checks.check_weight_format(wanted)
         handle = Handle(rule=self._rule_of(group), hypers=self._hypers(group, 1),
                         weight_format="fp32", **options)
         for p, name, (dtype, grad_dtype) in zip(group["params"], names, dtypes):
@@ -147,6 +153,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        groups.check_fixed(self, self.param_groups)
         work = []
         for group, handle, slots in zip(self.param_groups, self._handles, self._slots):
             work += self._plan(group, handle, slots)
@@ -185,13 +192,13 @@ class Optimizer(torch.optim.Optimizer):
             name = handle.grad_dtypes[index]
             if (type(grad) is not torch.Tensor or grad.layout is not torch.strided
                     or checks.dtype_name(grad, "a gradient") != name or grad.device != p.device):
-                grad = self._usable(grad, name, handle.info(index)["name"])
-            by_count.setdefault(self.state[p]["step"], {})[index] = grad.contiguous()
+                grad = checks.usable_grad(grad, name, handle.info(index)["name"])
+            by_count.setdefault(self.state[p]["step"], {})[index] = grad.resolve_neg().contiguous()
         return [(group, handle, grads, count) for count, grads in by_count.items()]
 
-    @staticmethod
-    def _bind(handle, index, slot):
-        """At the first step, and when p.data was replaced since."""
+    def _bind(self, handle, index, slot):
+        """At the first step, and when p.data was replaced since. What stands beside bfloat16
+        weights is theirs until the first step is done."""
         p = slot[0]
         info = handle.info(index)
         what = "parameter %r" % info["name"]
@@ -202,18 +209,16 @@ class Optimizer(torch.optim.Optimizer):
                 "%s is now %s of %s; the optimizer was made for %d elements of %s"
                 % (what, tuple(p.shape), dtype, info["count"], made_for))
         handle.bind(index, p.data_ptr())
+        if self.state[p]["step"] == 0:
+            self._refresh(handle, index, p)
         slot[1] = (p.data_ptr(), p.dtype, p.shape)
 
-    @staticmethod
-    def _usable(grad, wanted, name):
-        what = "the gradient of parameter %r" % name
-        checks.check_plain(grad, what)
-        if checks.dtype_name(grad, what) == wanted:
-            return grad
-        if wanted == "F32":
-            return grad.float()
-        raise library.Unsupported("%s is float32, bfloat16 expected; set the parameter's "
-                                  "grad_dtype before the optimizer is created" % what)
+    def _refresh(self, handle, index, p):
+        state = self.state[p]
+        if "master" in state:
+            handle.load_states(index, {"master": p.detach().float()})
+        if "correction" in state:
+            handle.load_states(index, {"correction": torch.zeros_like(state["correction"])})
 
     def _run(self, work):
         """All of it or, where a gradient is not finite and steps are skipped for that, none."""
@@ -265,14 +270,13 @@ class Optimizer(torch.optim.Optimizer):
         weights. To be called when they were changed from outside after the first step."""
         for group, handle in zip(self.param_groups, self._handles):
             for index, p in enumerate(group["params"]):
-                fresh = {"master": p.detach().float(),
-                         "correction": torch.zeros_like(self.state[p].get("correction", p))}
-                handle.load_states(index, fresh)
+                self._refresh(handle, index, p)
 
     def load_state_dict(self, state_dict):
         """Takes over a state_dict() of this package: to the bit where format and block are the
-        same, converted where they differ. ValueError, and no change, for one that does not fit; for
-        those of other libraries see import_state_dict()."""
+        same, converted where they differ. Of a parameter that has made no step, what stands beside
+        bfloat16 weights is taken from these at the next step. ValueError, and no change, for one
+        that does not fit; for those of other libraries see import_state_dict()."""
         state_dict = state_dict.copy()
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict

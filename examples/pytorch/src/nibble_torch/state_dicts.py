@@ -7,13 +7,15 @@ torch.optim's layout. The state of a parameter is a flat dict of
     ..., "master" (float32 [shape]) or "correction" (int8, int16 [shape]).
 Tensors, numbers and strings only, so torch.load(weights_only=True) takes it.
 """
-import copy
-
 import torch
 
-from .interop import Foreign, check_fits
+from . import groups
+from .handle import Handle
+from .interop import Foreign, check_fits, plain
 
 FACTORED = ("exp_avg_sq_row", "exp_avg_sq_col")  # float32, whatever the format
+BESIDE_WEIGHTS = ("master", "correction")
+MOST_STEPS = 2 ** 53
 DESCRIPTION = ("rule", "format", "block", "weight_format")
 
 
@@ -39,14 +41,15 @@ def arrays_of(entry):
 
 def formats_of(text, arrays):
     """{state: format} from "int8" or "exp_avg=int8,exp_avg_sq=fp32", for states that are there."""
-    names = [name for name in arrays if "." not in name and name not in ("master", "correction")]
+    names = [name for name in arrays if "." not in name and name not in BESIDE_WEIGHTS]
     if "=" in text:
         return dict(part.split("=") for part in text.split(","))
     return {name: text for name in names}
 
 
 def _check(own, saved, param, name):
-    """Whether the arrays can be copied as they are; ValueError if they cannot be used at all."""
+    """None if the arrays can be copied as they are, else what they stand for; ValueError if they
+    cannot be used at all."""
     for key in ("rule", "weight_format"):
         if saved[key] != own[key]:
             raise ValueError("parameter %r: the state_dict was made with %s %r, this optimizer has "
@@ -57,55 +60,75 @@ def _check(own, saved, param, name):
                          % (name, saved["seed"], own["seed"]))
     ours, theirs = arrays_of(own), arrays_of(saved)
     same = saved["format"] == own["format"] and saved["block"] == own["block"]
-    if not same and "int4_rank1" in saved["format"]:
-        raise ValueError("parameter %r: states with rank-1 scales cannot be converted to %s"
-                         % (name, own["format"]))
-    foreign = {} if same else foreign_states(saved)
+    foreign = {} if same else foreign_states(saved, param, name)
     for key, state in foreign.items():
         check_fits(state, param.numel(), "parameter %r: state %r" % (name, key))
     for key in ours if same else [key for key in ours if "." not in key]:
-        there = theirs.get(key)
-        if there is None or (key not in foreign and (there.numel(), there.dtype)
-                             != (ours[key].numel(), ours[key].dtype)):
-            raise ValueError("parameter %r: state %r is %s; %d of %s expected" % (
-                name, key, "missing" if there is None else "%d of %s"
-                % (there.numel(), there.dtype), ours[key].numel(), ours[key].dtype))
-    return same
+        if key not in foreign:
+            _check_array(theirs, key, ours[key], name)
+    missing = [key for key in foreign if key not in ours]
+    if missing:
+        raise ValueError("parameter %r: state %r is not one of this optimizer's"
+                         % (name, missing[0]))
+    return None if same else foreign
 
 
-def foreign_states(entry):
+def foreign_states(entry, param, name):
     """{state: Foreign} of what can be decoded; master copies and factored moments cannot."""
     arrays = arrays_of(entry)
     out = {}
-    for name, state_format in formats_of(entry["format"], arrays).items():
-        scales = arrays.get(name + ".scale")
-        if name in arrays and not name.startswith(FACTORED):
-            out[name] = Foreign(state_format, arrays[name], scales, None,
-                                entry["block"] if scales is not None else 0)
+    for state, state_format in formats_of(entry["format"], arrays).items():
+        if state not in arrays or state.startswith(FACTORED):
+            continue
+        if state + ".row" in arrays:
+            out[state] = plain(_from_rank1(entry["rule"], state, arrays, param, name))
+            continue
+        scales = arrays.get(state + ".scale")
+        own = "int4" if state_format == "int4_rank1" else state_format  # where scales are of blocks
+        out[state] = Foreign(own, arrays[state], scales, None,
+                             entry["block"] if scales is not None else 0)
     return out
 
 
-def _convert(handle, index, entry):
+def _check_array(arrays, key, own, name):
+    there = arrays.get(key)
+    if there is None or (there.numel(), there.dtype) != (own.numel(), own.dtype):
+        raise ValueError("parameter %r: state %r is %s; %d of %s expected" % (
+            name, key, "missing" if there is None else "%d of %s" % (there.numel(), there.dtype),
+            own.numel(), own.dtype))
+
+
+def _from_rank1(rule, state, arrays, param, name):
+    """A state with scales of rows and columns as floats: these go by the whole matrix, so an
+    optimizer of that format reads them."""
+    reader = Handle(rule=rule, hypers={}, state_format="fp32", weight_format="fp32",
+                    formats={"*": "%s=int4_rank1" % state}, mode="default", block_size=None,
+                    min_quantized_elements=1, seed=0, nonfinite="skip_step", decay=None)
+    reader.add_param("read", param.shape, "fp32", "F32")
+    own = {key: array for key, array in reader.states(0, param.shape).items()
+           if key.split(".")[0] == state}
+    for key, array in own.items():
+        _check_array(arrays, key, array, name)
+    reader.load_states(0, {key: arrays[key] for key in own})
+    return reader.export_state(0, state, param.shape)
+
+
+def _convert(handle, index, states, arrays):
     """Arrays in another format or block, state by state; what has no format is copied."""
-    states = foreign_states(entry)
     for name, state in states.items():
         handle.import_state(index, name, state)
-    handle.load_states(index, {name: array for name, array in arrays_of(entry).items()
+    handle.load_states(index, {name: array for name, array in arrays.items()
                                if "." not in name and name not in states})
 
 
-def take_hypers(optimizer, state_dict, keys=None):
-    """Hyper-parameters of saved groups into the optimizer's: all, or those of `keys`."""
-    for group, saved in zip(optimizer.param_groups, state_dict["param_groups"]):
-        for key, value in saved.items():
-            if key in ("params", "param_names", *optimizer._options):
-                continue
-            if keys is not None and key not in keys:
-                continue
-            if torch.is_tensor(value) and torch.is_tensor(group.get(key)):
-                group[key].fill_(value)
-            elif keys is None or key in group:
-                group[key] = float(value) if torch.is_tensor(value) else copy.deepcopy(value)
+def _step_of(saved, name):
+    step = saved["step"]
+    if torch.is_tensor(step) and step.numel() == 1:
+        step = step.item()
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
+        raise ValueError("parameter %r: step is %r; an integer from 0 to 2^53 expected"
+                         % (name, saved["step"]))
+    return step
 
 
 def load(optimizer, state_dict):
@@ -113,15 +136,25 @@ def load(optimizer, state_dict):
     plan = []
     for handle, index, p, saved in pairs:
         name = handle.info(index)["name"]
-        if saved is None or not all(key in saved for key in DESCRIPTION):
+        if saved is None or not all(key in saved for key in (*DESCRIPTION, "step", "seed")):
             raise ValueError("parameter %r: the state_dict has no state of nibble_torch's for it; "
                              "for those of bitsandbytes, torchao and torch.optim use "
                              "import_state_dict()" % name)
-        plan.append(_check(optimizer.state[p], saved, p, name))
-    for (handle, index, p, saved), same in zip(pairs, plan):
-        if same:
-            handle.load_states(index, arrays_of(saved))
+        step = _step_of(saved, name)
+        foreign = _check(optimizer.state[p], saved, p, name)
+        arrays = arrays_of(saved)
+        if step == 0:  # not taken from the weights yet, or what they say themselves
+            arrays = {key: array for key, array in arrays.items() if key not in BESIDE_WEIGHTS}
+        plan.append((step, arrays, foreign))
+    merged = groups.changed(optimizer, state_dict)
+    for (handle, index, p, _), (step, arrays, foreign) in zip(pairs, plan):
+        if foreign is None:
+            handle.load_states(index, arrays)
         else:
-            _convert(handle, index, saved)
-        optimizer.state[p]["step"] = int(saved["step"])
-    take_hypers(optimizer, state_dict)
+            _convert(handle, index, foreign, arrays)
+        optimizer.state[p]["step"] = step
+    if any(step == 0 for step, _, _ in plan):  # the next step binds, and takes it from the weights
+        for slots in optimizer._slots:
+            for slot in slots:
+                slot[1] = None
+    groups.take(optimizer, merged)
