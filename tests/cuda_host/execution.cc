@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The functions of execution.h that need no more than the running thread.
+#include "cuda_host/execution.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "cuda_host/worker.h"
+
+namespace nibble::cuda_host {
+
+int wait_at_barrier(Barrier kind, int predicate, Site site) {
+  return current->worker->wait_at_barrier(kind, predicate, site);
+}
+
+std::uint64_t warp_operation(WarpOperation kind, unsigned mask, std::uint64_t operand,
+                             unsigned source, Site site) {
+  return current->worker->warp_operation(kind, mask, operand, source, site);
+}
+
+void* shared_array(SharedArray& array, std::size_t bytes, std::size_t alignment) {
+  SharedMemory& memory = current->worker->shared_memory();
+  void* low = memory.array(array, bytes, alignment);
+  if (low == nullptr) {
+    fault("shared array '" + std::string(array.name) + "' brings the block to " +
+              std::to_string(memory.used_bytes()) + " bytes of shared memory, over the limit",
+          array.site);
+  }
+  return low;
+}
+
+void* dynamic_shared(Site site) {
+  void* low = current->worker->shared_memory().dynamic();
+  if (low == nullptr) {
+    fault("the launch gave no dynamic shared memory", site);
+  }
+  return low;
+}
+
+void begin_async_copy(void* shared, const void* global, Site site) {
+  if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
+    fault("cp_async16 with an address that is no multiple of 16", site);
+  }
+  current->copies.push_back({shared, global, current->committed_groups});
+}
+
+void commit_async_copies() { ++current->committed_groups; }
+
+std::vector<AsyncCopy> take_async_copies(int pending_groups) {
+  Thread& thread = *current;
+  const std::int64_t done_before = std::int64_t{thread.committed_groups} - pending_groups;
+  const auto first_pending =
+      std::find_if(thread.copies.begin(), thread.copies.end(),
+                   [&](const AsyncCopy& copy) { return copy.group >= done_before; });
+  std::vector<AsyncCopy> done(thread.copies.begin(), first_pending);
+  thread.copies.erase(thread.copies.begin(), first_pending);
+  return done;
+}
+
+void memory_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
+void fault(const std::string& what, Site site) { current->worker->fail_here(what, site); }
+
+}  // namespace nibble::cuda_host

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda_host/shared_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "cuda_host/sanitizers.h"
+
+namespace nibble::cuda_host {
+namespace {
+
+constexpr std::size_t kArenaBytes = 1 << 20;
+constexpr std::size_t kRedZone = 64;
+constexpr int kRedZoneByte = 0xA5;
+constexpr int kUnwritten = 0xFF;
+
+void* map_arena(void* at) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (at != nullptr ? MAP_FIXED : 0);
+  void* arena = mmap(at, kArenaBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (arena == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  return arena;
+}
+
+bool red_zone_intact(const char* low) {
+  return std::all_of(low, low + kRedZone,
+                     [](char byte) { return static_cast<unsigned char>(byte) == kRedZoneByte; });
+}
+
+unsigned slot_of(SharedArray& array) {
+  static std::atomic<unsigned> given{0};
+  unsigned slot = array.slot.load(std::memory_order_acquire);
+  if (slot == 0) {
+    const unsigned fresh = ++given;
+    slot = array.slot.compare_exchange_strong(slot, fresh) ? fresh : slot;
+  }
+  return slot;
+}
+
+}  // namespace
+
+SharedMemory::SharedMemory() : arena_(static_cast<char*>(map_arena(nullptr))) {}
+
+SharedMemory::~SharedMemory() {
+  sanitizers::unpoison(arena_, kArenaBytes);
+  munmap(arena_, kArenaBytes);
+}
+
+// For ThreadSanitizer each block must find memory that nobody has used before.
+void SharedMemory::forget_history() {
+  if constexpr (sanitizers::kThread) {
+    munmap(arena_, kArenaBytes);
+    map_arena(arena_);
+  }
+}
+
+void SharedMemory::begin_block(std::size_t dynamic_bytes, std::size_t limit) {
+  const sanitizers::Ignore ignore;
+  forget_history();
+  ++block_;
+  used_slots_.clear();
+  used_bytes_ = dynamic_bytes;
+  limit_ = limit;
+  sanitizers::unpoison(arena_, kRedZone);
+  std::memset(arena_, kRedZoneByte, kRedZone);
+  sanitizers::poison(arena_, kArenaBytes);
+  top_ = arena_ + kRedZone;
+  dynamic_bytes_ = dynamic_bytes;
+  dynamic_ = dynamic_bytes != 0 ? take(dynamic_bytes, 16) : nullptr;
+}
+
+char* SharedMemory::take(std::size_t bytes, std::size_t alignment) {
+  const auto address = reinterpret_cast<std::uintptr_t>(top_);
+  char* low = top_ + (alignment - address % alignment) % alignment;
+  sanitizers::unpoison(low, bytes + kRedZone);
+  std::memset(low, kUnwritten, bytes);
+  std::memset(low + bytes, kRedZoneByte, kRedZone);
+  sanitizers::poison(low + bytes, kRedZone);
+  top_ = low + bytes + kRedZone;
+  return low;
+}
+
+void* SharedMemory::array(SharedArray& array, std::size_t bytes, std::size_t alignment) {
+  const unsigned index = slot_of(array);
+  if (index >= slots_.size()) {
+    slots_.resize(index + 1);
+  }
+  Slot& slot = slots_[index];
+  if (slot.block != block_) {
+    if (used_bytes_ + bytes > limit_) {
+      used_bytes_ += bytes;
+      return nullptr;
+    }
+    const sanitizers::Ignore ignore;
+    used_bytes_ += bytes;
+    // 16: a kernel may copy with cp.async or float4 into arrays of floats it knows to be aligned.
+    slot = {&array, block_, take(bytes, std::max<std::size_t>(alignment, 16)), bytes};
+    used_slots_.push_back(index);
+  }
+  return slot.low;
+}
+
+std::string SharedMemory::end_block() {
+  sanitizers::unpoison(arena_, kArenaBytes);
+  if (!red_zone_intact(arena_)) {
+    return "the bytes before the first shared array were overwritten";
+  }
+  if (dynamic_ != nullptr && !red_zone_intact(dynamic_ + dynamic_bytes_)) {
+    return "dynamic shared memory of " + std::to_string(dynamic_bytes_) + " bytes was overrun";
+  }
+  for (const unsigned index : used_slots_) {
+    const Slot& slot = slots_[index];
+    if (!red_zone_intact(slot.low + slot.bytes)) {
+      return std::string("shared array '") + slot.array->name + "' (" + slot.array->site.file +
+             ":" + std::to_string(slot.array->site.line) + ", " + std::to_string(slot.bytes) +
+             " bytes) was overrun";
+    }
+  }
+  return {};
+}
+
+}  // namespace nibble::cuda_host
