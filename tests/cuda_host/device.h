@@ -54,7 +54,6 @@
 #define blockIdx (::nibble::cuda_host::block_place().index)
 #define blockDim (::nibble::cuda_host::block_place().size)
 #define gridDim (::nibble::cuda_host::block_place().grid)
-#define warpSize (static_cast<int>(::nibble::cuda_host::kWarpSize))
 
 namespace nibble::cuda_host {
 
@@ -62,6 +61,8 @@ inline const uint3& thread_index() { return current->index; }
 inline const BlockPlace& block_place() { return *current->block; }
 
 }  // namespace nibble::cuda_host
+
+inline constexpr int warpSize = static_cast<int>(nibble::cuda_host::kWarpSize);
 
 inline void __syncthreads(NIBBLE_CUDA_HOST_SITE) {
   nibble::cuda_host::wait_at_barrier(nibble::cuda_host::Barrier::kPlain, 0, site);

@@ -97,6 +97,7 @@ class Worker {
   bool finish_groups_without_exited_lanes();
   void fail(std::string what);
   void report_deadlock();
+  std::string describe_state(const Thread& thread) const;
   std::string describe(const Thread& thread) const;
   void* new_order_object();
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Worker: the block's barrier with its checks, and what is said when something is wrong.
+#include <algorithm>
 #include <cstdlib>
 
 #include "cuda_host/text.h"
@@ -42,35 +43,34 @@ bool Worker::release_barrier() {
   return true;
 }
 
-std::string Worker::describe(const Thread& thread) const {
-  const std::string who = text(thread) + " ";
+std::string Worker::describe_state(const Thread& thread) const {
   switch (thread.state) {
     case ThreadState::kAtBarrier:
-      return who + "waits in __syncthreads at " + text(thread.site);
+      return "waits in __syncthreads at " + text(thread.site);
     case ThreadState::kInWarp:
-      return who + warps_[thread.linear / kWarpSize].describe_wait(thread.linear % kWarpSize);
+      return warps_[thread.linear / kWarpSize].describe_wait(thread.linear % kWarpSize);
     case ThreadState::kExited:
-      return who + "has exited";
+      return "has exited";
     default:
-      return who + "can run";
+      return "can run";
   }
+}
+
+std::string Worker::describe(const Thread& thread) const {
+  return text(thread) + " " + describe_state(thread);
 }
 
 // One thread for each different way of waiting, up to a readable number.
 void Worker::report_deadlock() {
   constexpr unsigned kMostExamples = 4;
   std::string examples;
-  unsigned shown = 0;
-  const Thread* previous = nullptr;
-  for (unsigned i = 0; i < place_.threads && shown < kMostExamples; ++i) {
-    const Thread& thread = threads_[i];
-    const bool like_previous =
-        previous != nullptr && previous->state == thread.state &&
-        (thread.state == ThreadState::kExited || same_site(previous->site, thread.site));
-    if (!like_previous) {
-      examples += (shown++ != 0 ? "; " : "") + describe(thread);
+  std::vector<std::string> shown;
+  for (unsigned i = 0; i < place_.threads && shown.size() < kMostExamples; ++i) {
+    const std::string state = describe_state(threads_[i]);
+    if (std::find(shown.begin(), shown.end(), state) == shown.end()) {
+      examples += (shown.empty() ? "" : "; ") + text(threads_[i]) + " " + state;
+      shown.push_back(state);
     }
-    previous = &thread;
   }
   fail("deadlock: " + examples);
 }

@@ -196,6 +196,11 @@ __global__ void sum_all(const float* in, std::int64_t count, float* partial, uns
   }
 }
 
+__global__ void last_writer(float* last, const float* in) {
+  __syncthreads();
+  atomicExch(last, in[threadIdx.x]);
+}
+
 __global__ void fused(float* cell, float factor) { *cell = __fmaf_rn(*cell, factor, 1.0F); }
 
 __global__ void big_shared(unsigned* out, unsigned count) {
@@ -286,6 +291,10 @@ cudaError_t launch_reverse_tiles(const float* in, float* out, int count, cudaStr
 cudaError_t launch_sum(const float* in, std::int64_t count, float* partial, unsigned blocks,
                        unsigned* ticket, float* sum, cudaStream_t stream) {
   return NIBBLE_LAUNCH(sum_all, blocks, kBlock, 0, stream, in, count, partial, ticket, sum);
+}
+
+cudaError_t launch_last_writer(float* last, const float* in, cudaStream_t stream) {
+  return NIBBLE_LAUNCH(last_writer, 1, 64, 0, stream, last, in);
 }
 
 cudaError_t launch_fused(float* cell, double factor, cudaStream_t stream) {

@@ -51,6 +51,9 @@ cudaError_t launch_reverse_tiles(const float* in, float* out, int count, cudaStr
 cudaError_t launch_sum(const float* in, std::int64_t count, float* partial, unsigned blocks,
                        unsigned* ticket, float* sum, cudaStream_t stream);
 
+// last = the element of `in` (64 of them) whose thread came last to an atomic operation.
+cudaError_t launch_last_writer(float* last, const float* in, cudaStream_t stream);
+
 // cell = cell * factor + 1, by one thread.
 cudaError_t launch_fused(float* cell, double factor, cudaStream_t stream);
 
