@@ -97,7 +97,7 @@ inline void cp_async_commit() { cuda_host::commit_async_copies(); }
 template <int N>
 inline void cp_async_wait() {
   static_assert(N >= 0);
-  for (const cuda_host::AsyncCopy& copy : cuda_host::take_async_copies(N)) {
+  for (cuda_host::AsyncCopy copy; cuda_host::take_async_copy(N, copy);) {
     std::memcpy(copy.shared, copy.global, 16);
   }
 }

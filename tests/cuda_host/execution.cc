@@ -2,9 +2,9 @@
 // The functions of execution.h that need no more than the running thread.
 #include "cuda_host/execution.h"
 
-#include <algorithm>
-#include <iterator>
+#include <utility>
 
+#include "cuda_host/sanitizers.h"
 #include "cuda_host/worker.h"
 
 namespace nibble::cuda_host {
@@ -42,24 +42,29 @@ void begin_async_copy(void* shared, const void* global, Site site) {
       reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
     fault("cp_async16 with an address that is no multiple of 16", site);
   }
+  const sanitizers::Ignore ignore;
   current->copies.push_back({shared, global, current->committed_groups});
 }
 
 void commit_async_copies() { ++current->committed_groups; }
 
-std::vector<AsyncCopy> take_async_copies(int pending_groups) {
+bool take_async_copy(int pending_groups, AsyncCopy& copy) {
   Thread& thread = *current;
-  const std::int64_t done_before = std::int64_t{thread.committed_groups} - pending_groups;
-  const auto first_pending =
-      std::find_if(thread.copies.begin(), thread.copies.end(),
-                   [&](const AsyncCopy& copy) { return copy.group >= done_before; });
-  std::vector<AsyncCopy> done(thread.copies.begin(), first_pending);
-  thread.copies.erase(thread.copies.begin(), first_pending);
-  return done;
+  if (thread.copies_taken == thread.copies.size()) {
+    thread.copies.clear();
+    thread.copies_taken = 0;
+    return false;
+  }
+  copy = thread.copies[thread.copies_taken];
+  if (std::int64_t{copy.group} >= std::int64_t{thread.committed_groups} - pending_groups) {
+    return false;
+  }
+  ++thread.copies_taken;
+  return true;
 }
 
 void memory_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
-void fault(const std::string& what, Site site) { current->worker->fail_here(what, site); }
+void fault(std::string what, Site site) { current->worker->fail_here(std::move(what), site); }
 
 }  // namespace nibble::cuda_host

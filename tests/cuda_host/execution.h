@@ -62,6 +62,7 @@ struct Thread {
   Site site;          // where it waits, or waited last
   unsigned committed_groups = 0;
   std::vector<AsyncCopy> copies;
+  std::size_t copies_taken = 0;
 };
 
 // The CUDA thread that this OS thread is executing.
@@ -104,13 +105,15 @@ void* dynamic_shared(Site site);
 
 void begin_async_copy(void* shared, const void* global, Site site);
 void commit_async_copies();
-// The copies that must be done when at most `pending_groups` groups may be on their way.
-std::vector<AsyncCopy> take_async_copies(int pending_groups);
+// The next copy that must be done when at most `pending_groups` groups may be on their way. False
+// if there is none.
+bool take_async_copy(int pending_groups, AsyncCopy& copy);
 
 void memory_fence();
 
-// Ends the launch with an error at the running thread.
-[[noreturn]] void fault(const std::string& what, Site site);
+// Ends the launch with an error at the running thread. (By value: what the abandoned thread owned
+// would never be freed.)
+[[noreturn]] void fault(std::string what, Site site);
 
 // A kernel with its arguments, as one call for each thread.
 struct Launch {

@@ -85,8 +85,14 @@ Fiber::Fiber(unsigned number) : identity(sanitizers::create_identity()), number_
 }
 
 Fiber::~Fiber() {
+  sanitizers::destroy_identity(identity);
   sanitizers::unpoison(stack_, kStackBytes);
   munmap(stack_ - kPage, kPage + kStackBytes);
+}
+
+void Fiber::renew_identity() {
+  sanitizers::destroy_identity(identity);
+  identity = sanitizers::create_identity();
 }
 
 void Fiber::restart(void (*entry)()) {

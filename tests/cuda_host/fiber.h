@@ -43,6 +43,8 @@ class Fiber {
 
   // Forgets what runs on the stack; the next switch to it calls `entry`, which never returns.
   void restart(void (*entry)());
+  // Has ThreadSanitizer forget the functions in which an abandoned thread was.
+  void renew_identity();
 
   Context context;
   void* identity;  // for ThreadSanitizer

@@ -25,6 +25,7 @@
 extern "C" {
 void* __tsan_get_current_fiber();
 void* __tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void* fiber);
 void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
@@ -53,6 +54,7 @@ inline void unpoison(const void*, std::size_t) {}
 inline constexpr bool kThread = true;
 inline void* current_identity() { return __tsan_get_current_fiber(); }
 inline void* create_identity() { return __tsan_create_fiber(0); }
+inline void destroy_identity(void* identity) { __tsan_destroy_fiber(identity); }
 inline void become(void* identity) {
   constexpr unsigned kOrderNothing = 1;
   __tsan_switch_to_fiber(identity, kOrderNothing);
@@ -78,6 +80,7 @@ class Ignore {
 inline constexpr bool kThread = false;
 inline void* current_identity() { return nullptr; }
 inline void* create_identity() { return nullptr; }
+inline void destroy_identity(void*) {}
 inline void become(void*) {}
 inline void acquire(void*) {}
 inline void release(void*) {}

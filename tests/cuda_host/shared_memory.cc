@@ -87,22 +87,18 @@ char* SharedMemory::take(std::size_t bytes, std::size_t alignment) {
 
 void* SharedMemory::array(SharedArray& array, std::size_t bytes, std::size_t alignment) {
   const unsigned index = slot_of(array);
-  if (index >= slots_.size()) {
-    slots_.resize(index + 1);
-  }
-  Slot& slot = slots_[index];
-  if (slot.block != block_) {
-    if (used_bytes_ + bytes > limit_) {
-      used_bytes_ += bytes;
+  if (index >= slots_.size() || slots_[index].block != block_) {
+    const sanitizers::Ignore ignore;
+    slots_.resize(std::max<std::size_t>(slots_.size(), index + 1));
+    used_bytes_ += bytes;
+    if (used_bytes_ > limit_) {
       return nullptr;
     }
-    const sanitizers::Ignore ignore;
-    used_bytes_ += bytes;
     // 16: a kernel may copy with cp.async or float4 into arrays of floats it knows to be aligned.
-    slot = {&array, block_, take(bytes, std::max<std::size_t>(alignment, 16)), bytes};
+    slots_[index] = {&array, block_, take(bytes, std::max<std::size_t>(alignment, 16)), bytes};
     used_slots_.push_back(index);
   }
-  return slot.low;
+  return slots_[index].low;
 }
 
 std::string SharedMemory::end_block() {

@@ -20,6 +20,7 @@ void Worker::begin_launch(const Launch& launch, const Settings& settings, Launch
   order_ = settings.order;
   error_.clear();
   host_identity_ = sanitizers::current_identity();
+  sanitizers::release(&order.begin);
   place_.size = launch.block;
   place_.grid = launch.grid;
   place_.threads = launch.block.x * launch.block.y * launch.block.z;
@@ -64,6 +65,7 @@ void Worker::prepare_block(uint3 index, std::uint64_t seed) {
     thread.fiber = nullptr;
     thread.committed_groups = 0;
     thread.copies.clear();
+    thread.copies_taken = 0;
     ready_.push_back(&thread);
   }
 }
@@ -78,13 +80,23 @@ bool Worker::run_block(uint3 index, std::uint64_t seed) {
   } else if (!error_.empty()) {
     abandon_block();
   }
-  idle_.insert(idle_.end(), resting_.begin(), resting_.end());
-  resting_.clear();
+  while (!resting_.empty()) {
+    idle_.push_back(resting_.pop_front());
+  }
   return error_.empty();
 }
 
 // What the threads were doing is lost, without their destructors: as on a GPU.
 void Worker::abandon_block() {
+  for (Thread& thread : threads_) {
+    if (sanitizers::kThread && thread.fiber != nullptr && thread.state != ThreadState::kExited) {
+      sanitizers::become(thread.fiber->identity);
+      sanitizers::release(&launch_order_->end);
+      sanitizers::become(host_identity_);
+      thread.fiber->renew_identity();
+    }
+    thread.fiber = nullptr;
+  }
   idle_.clear();
   resting_.clear();
   for (const std::unique_ptr<Fiber>& fiber : fibers_) {
@@ -150,8 +162,7 @@ void Worker::hand_over(Thread* next) {
   if (next != nullptr) {
     if (next->state == ThreadState::kNew) {
       // The one used last is warm; ThreadSanitizer needs the one used longest ago.
-      next->fiber = sanitizers::kThread ? idle_.front() : idle_.back();
-      sanitizers::kThread ? idle_.pop_front() : idle_.pop_back();
+      next->fiber = sanitizers::kThread ? idle_.pop_front() : idle_.pop_back();
       next->state = ThreadState::kReady;
     }
     target = &next->fiber->context;
@@ -211,7 +222,7 @@ std::uint64_t Worker::warp_operation(WarpOperation kind, unsigned mask, std::uin
     group.site = site;
     group.order = orders ? new_order_object() : nullptr;
   } else if (std::string why = Warp::mismatch(group, kind, site); !why.empty()) {
-    fail_here(why, site);
+    fail_here(std::move(why), site);
   }
   void* order = group.order;
   if (orders) {

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -52,6 +51,28 @@ class ReadyQueue {
   unsigned count_ = 0;
 };
 
+// Fibers without a thread. (Nothing is allocated while CUDA threads run: ThreadSanitizer would see
+// one thread's memory freed by another.)
+class FiberQueue {
+ public:
+  void clear() { count_ = 0; }
+  void push_back(Fiber* fiber) { ring_[(head_ + count_++) % kCapacity] = fiber; }
+  Fiber* pop_front() {
+    Fiber* fiber = ring_[head_];
+    head_ = (head_ + 1) % kCapacity;
+    --count_;
+    return fiber;
+  }
+  Fiber* pop_back() { return ring_[(head_ + --count_) % kCapacity]; }
+  bool empty() const { return count_ == 0; }
+
+ private:
+  static constexpr unsigned kCapacity = 2 * kMaxThreads;
+  std::array<Fiber*, kCapacity> ring_{};
+  unsigned head_ = 0;
+  unsigned count_ = 0;
+};
+
 // What orders the whole launch against the host, for ThreadSanitizer.
 struct LaunchOrder {
   char begin = 0;
@@ -77,7 +98,7 @@ class Worker {
   std::uint64_t warp_operation(WarpOperation kind, unsigned mask, std::uint64_t operand,
                                unsigned source, Site site);
   SharedMemory& shared_memory() { return shared_; }
-  [[noreturn]] void fail_here(const std::string& what, Site site);
+  [[noreturn]] void fail_here(std::string what, Site site);
 
  private:
   static void fiber_entry();
@@ -95,7 +116,7 @@ class Worker {
   bool release_barrier();
   void finish_group(unsigned warp, WarpGroup& group, const Thread* last);
   bool finish_groups_without_exited_lanes();
-  void fail(std::string what);
+  void fail(const std::string& what);
   void report_deadlock();
   std::string describe_state(const Thread& thread) const;
   std::string describe(const Thread& thread) const;
@@ -124,8 +145,8 @@ class Worker {
   Context* running_ = nullptr;
   void* host_identity_ = nullptr;
   std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::deque<Fiber*> idle_;
-  std::vector<Fiber*> resting_;  // see run_threads
+  FiberQueue idle_;
+  FiberQueue resting_;  // see run_threads
 
   // Objects on which ThreadSanitizer sees barriers. Each barrier takes another one: with a single
   // one, a later barrier's release would leak into an earlier one's acquire and hide races, and so

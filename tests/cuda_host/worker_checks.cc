@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "cuda_host/sanitizers.h"
 #include "cuda_host/text.h"
 #include "cuda_host/worker.h"
 
@@ -75,14 +76,16 @@ void Worker::report_deadlock() {
   fail("deadlock: " + examples);
 }
 
-void Worker::fail(std::string what) {
+void Worker::fail(const std::string& what) {
   if (error_.empty()) {
-    error_ = "block " + text(place_.index) + ": " + std::move(what);
+    const sanitizers::Ignore ignore;  // the host will free it
+    error_ = "block " + text(place_.index) + ": " + what;
   }
 }
 
-void Worker::fail_here(const std::string& what, Site site) {
+void Worker::fail_here(std::string what, Site site) {
   fail(text(*current) + " at " + text(site) + ": " + what);
+  what = std::string();
   hand_over(nullptr);
   std::abort();  // an abandoned thread never goes on
 }

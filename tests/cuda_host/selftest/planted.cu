@@ -126,6 +126,17 @@ __global__ void no_async_wait(float* out, const float* in) {
   out[threadIdx.x] = tile[threadIdx.x / 4].x;
 }
 
+// A thread waits for its own copies only.
+__global__ void no_barrier_after_async_wait(float* out, const float* in) {
+  NIBBLE_SHARED(float4, tile, kThreads / 4);
+  if (threadIdx.x < kThreads / 4) {
+    cuda::cp_async16(&tile[threadIdx.x], in + std::size_t{4} * threadIdx.x);
+  }
+  cuda::cp_async_commit();
+  cuda::cp_async_wait<0>();
+  out[threadIdx.x] = tile[(kThreads - 1 - threadIdx.x) / 4].x;
+}
+
 // The barrier that separates reading from the next round's writing is missing.
 __global__ void shared_reused(float* out, const float* in) {
   NIBBLE_SHARED(float, tile, kThreads);
@@ -148,8 +159,9 @@ __global__ void too_much_shared(float* out, const float* in) {
 }
 
 __global__ void copy(float* out, const float* in) {
-  const unsigned i = threadIdx.x % kThreads;
-  out[i] = in[i];
+  if (threadIdx.x < kThreads) {
+    out[threadIdx.x] = in[threadIdx.x];
+  }
 }
 
 using Kernel = void (*)(float*, const float*);
@@ -173,6 +185,7 @@ Kernel find(Planted which) {
       lost_update_across_blocks,
       reads_other_block,
       no_async_wait,
+      no_barrier_after_async_wait,
       shared_reused,
       too_much_shared,
   };

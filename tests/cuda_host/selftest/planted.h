@@ -24,6 +24,7 @@ enum class Planted {
   kLostUpdateAcrossBlocks,
   kReadsOtherBlock,
   kNoAsyncWait,
+  kNoBarrierAfterAsyncWait,
   kSharedReused,
   kTooMuchShared,
 };

@@ -3,6 +3,7 @@
 // tested in the build that has it; other builds skip it and say so.
 #include <cmath>
 #include <cstdlib>
+#include <ostream>
 #include <string>
 
 #include "cuda_host/selftest/planted.h"
@@ -90,6 +91,8 @@ TEST_F(PlantedKernel, UnwrittenSharedMemory) {
   EXPECT_EQ(symptom(Planted::kUnwrittenShared), "NaN");
 }
 
+TEST_F(PlantedKernel, NoAsyncWait) { EXPECT_EQ(symptom(Planted::kNoAsyncWait), "NaN"); }
+
 TEST_F(PlantedKernel, StaticAndDynamicSharedMemoryTogetherOverTheLimit) {
   EXPECT_SAYS(symptom(Planted::kTooMuchShared), "bytes of shared memory, over the limit");
 }
@@ -123,6 +126,7 @@ struct Race {
   Planted which;
   const char* symptom;  // in a build without ThreadSanitizer
 };
+void PrintTo(const Race& race, std::ostream* out) { *out << race.name; }
 
 class PlantedRace : public StandIn, public testing::WithParamInterface<Race> {};
 
@@ -152,7 +156,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Race{"LostUpdate", Planted::kLostUpdate, "differs"},
                     Race{"LostUpdateAcrossBlocks", Planted::kLostUpdateAcrossBlocks, "differs"},
                     Race{"ReadsOtherBlock", Planted::kReadsOtherBlock, "differs"},
-                    Race{"NoAsyncWait", Planted::kNoAsyncWait, "NaN"}),
+                    Race{"NoBarrierAfterAsyncWait", Planted::kNoBarrierAfterAsyncWait, "NaN"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // --- Overruns: red zones in a plain build, the end of the process where a sanitizer watches.
