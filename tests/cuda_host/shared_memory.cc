@@ -18,13 +18,13 @@ constexpr std::size_t kRedZone = 64;
 constexpr int kRedZoneByte = 0xA5;
 constexpr int kUnwritten = 0xFF;
 
-void* map_arena(void* at) {
+char* map(char* at, std::size_t bytes) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (at != nullptr ? MAP_FIXED : 0);
-  void* arena = mmap(at, kArenaBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (arena == MAP_FAILED) {
+  void* memory = mmap(at, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (memory == MAP_FAILED) {
     throw std::bad_alloc();
   }
-  return arena;
+  return static_cast<char*>(memory);
 }
 
 bool red_zone_intact(const char* low) {
@@ -44,7 +44,10 @@ unsigned slot_of(SharedArray& array) {
 
 }  // namespace
 
-SharedMemory::SharedMemory() : arena_(static_cast<char*>(map_arena(nullptr))) {}
+// Only what the last block used is made new for the next one: the rest is as it was at first.
+SharedMemory::SharedMemory() : arena_(map(nullptr, kArenaBytes)), top_(arena_) {
+  sanitizers::poison(arena_, kArenaBytes);
+}
 
 SharedMemory::~SharedMemory() {
   sanitizers::unpoison(arena_, kArenaBytes);
@@ -53,9 +56,10 @@ SharedMemory::~SharedMemory() {
 
 // For ThreadSanitizer each block must find memory that nobody has used before.
 void SharedMemory::forget_history() {
-  if constexpr (sanitizers::kThread) {
-    munmap(arena_, kArenaBytes);
-    map_arena(arena_);
+  if (sanitizers::kThread && top_ != arena_) {
+    const auto used = static_cast<std::size_t>(top_ - arena_);
+    munmap(arena_, used);
+    map(arena_, used);
   }
 }
 
@@ -68,7 +72,7 @@ void SharedMemory::begin_block(std::size_t dynamic_bytes, std::size_t limit) {
   limit_ = limit;
   sanitizers::unpoison(arena_, kRedZone);
   std::memset(arena_, kRedZoneByte, kRedZone);
-  sanitizers::poison(arena_, kArenaBytes);
+  sanitizers::poison(arena_, static_cast<std::size_t>(top_ - arena_) + kRedZone);
   top_ = arena_ + kRedZone;
   dynamic_bytes_ = dynamic_bytes;
   dynamic_ = dynamic_bytes != 0 ? take(dynamic_bytes, 16) : nullptr;
@@ -102,7 +106,7 @@ void* SharedMemory::array(SharedArray& array, std::size_t bytes, std::size_t ali
 }
 
 std::string SharedMemory::end_block() {
-  sanitizers::unpoison(arena_, kArenaBytes);
+  sanitizers::unpoison(arena_, static_cast<std::size_t>(top_ - arena_));
   if (!red_zone_intact(arena_)) {
     return "the bytes before the first shared array were overwritten";
   }

@@ -38,7 +38,7 @@ class SharedMemory {
   char* take(std::size_t bytes, std::size_t alignment);
 
   char* arena_;
-  char* top_ = nullptr;
+  char* top_;
   char* dynamic_ = nullptr;
   std::size_t dynamic_bytes_ = 0;
   std::size_t used_bytes_ = 0;
