@@ -1,5 +1,6 @@
 # CUDA sources compiled as C++ for the test-only stand-in of the CUDA runtime (tests/cuda_host),
-# which needs NVIDIA's headers but neither nvcc nor a GPU. NIBBLE_CUDA_HOST: whether it can be built.
+# which needs NVIDIA's headers but neither nvcc nor a GPU. NIBBLE_CUDA_HOST says whether it can be
+# built.
 find_package(CUDAToolkit QUIET)
 set(NIBBLE_CUDA_INCLUDE "${CUDAToolkit_INCLUDE_DIRS}" CACHE PATH
   "Where cuda_runtime_api.h is (found by CUDAToolkit; only needed for tests of the CUDA backend)")
