@@ -3,6 +3,10 @@ option(NIBBLE_BUILD_TRAIN "Build the QLoRA trainer and the nibble command" ON)
 option(NIBBLE_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(NIBBLE_BUILD_BENCH "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
 option(NIBBLE_FUZZ "Build the libFuzzer targets (clang only); without it their corpora are replayed" OFF)
+option(NIBBLE_CUDA "Build the CUDA backend with nvcc" OFF)
+option(NIBBLE_TEST_NVCC "Build the tests for a GPU though the library has no CUDA backend" OFF)
+set(NIBBLE_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING
+  "GPU architectures, as CMake's CUDA_ARCHITECTURES")
 option(NIBBLE_WERROR "Warnings are errors (ours only; never for consumers)" OFF)
 set(NIBBLE_PARALLEL "tbb" CACHE STRING "What runs parallel_for: tbb, or threads (a plain pool, for TSan)")
 set_property(CACHE NIBBLE_PARALLEL PROPERTY STRINGS tbb threads)
@@ -22,9 +26,10 @@ set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 # Applied to every target of ours. -ffp-contract=off: a fused multiply-add is written where it is
 # meant, so that every instruction set and device gives the same bits (src/math/README.md).
 function(nibble_target target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -ffp-contract=off
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wpedantic;-ffp-contract=off>
     $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # g++ 12 sees overlaps in std::string that are not there
-    $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
+    $<$<AND:$<BOOL:${NIBBLE_WERROR}>,$<COMPILE_LANGUAGE:C,CXX>>:-Werror>)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
   if(NIBBLE_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer

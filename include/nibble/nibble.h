@@ -194,6 +194,9 @@ typedef struct nibble_optimizer_desc {
   const char* decay;         /* decoupled decay "before" or "after" the update; default: the mode's.
                                 "lamb" decays within its trust ratio whatever the mode */
   uint64_t seed;             /* of stochastic rounding */
+  const char* device; /* "host" (default) or "cuda" or "cuda:1": where states are and steps run.
+                         Weights, gradients, found_inf and bound hyper-parameters are then memory
+                         of that device. UNSUPPORTED where there is none */
 } nibble_optimizer_desc;
 
 /* *out is the caller's until nibble_optimizer_destroy. INVALID_ARGUMENT, UNSUPPORTED (an unknown
@@ -301,13 +304,33 @@ typedef struct nibble_step_desc {
   uint32_t collect_errors; /* not 0: nibble_optimizer_state_error will tell of this step; slow */
   uint32_t skip_missing;   /* not 0: a parameter whose gradient is NULL is left out of this step;
                               otherwise that is an error */
+  void* stream;            /* on CUDA: the cudaStream_t that the step is enqueued on */
 } nibble_step_desc;
 
 /* One step of all parameters: weights and states change in place. All or nothing: after any error
  * nothing has changed. WRONG_ORDER if a parameter is not bound; NON_FINITE as `nonfinite` says.
- * Gradients must not overlap weights. Nothing is allocated, but for collect_errors. */
+ * Gradients must not overlap weights. Nothing is allocated, but for collect_errors.
+ *
+ * On CUDA the step is enqueued and the call does not wait, so what the gradients are is not known
+ * when it returns: it returns OK, and nibble_optimizer_step_result tells later. With out_nonfinite
+ * or out_grad_norm it waits for them and returns as on the host. The first step, and one after
+ * parameters were added or bound, makes tables and waits; after it, a step whose gradients have the
+ * same addresses can be captured in a CUDA graph (without out_* and collect_errors). */
 NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
+
+/* Of the last step on a device: whether it was taken (1 or 0), how many gradients were not finite,
+ * and their norm if it was asked for (by max_grad_norm or out_grad_norm). Waits for it. Any out may
+ * be NULL. WRONG_ORDER before the first step, and for an optimizer on the host. */
+NIBBLE_API nibble_status nibble_optimizer_step_result(const nibble_optimizer* opt,
+                                                      int32_t* out_taken, int64_t* out_nonfinite,
+                                                      double* out_grad_norm) NIBBLE_NOEXCEPT;
+
+/* On a device: from now on the hyper-parameter is read from this float of the device's memory in
+ * each step, also when a captured graph is replayed. NULL: no longer. UNSUPPORTED on the host. */
+NIBBLE_API nibble_status nibble_optimizer_bind_group_hyper(nibble_optimizer* opt, int64_t group,
+                                                           const char* name,
+                                                           const float* value) NIBBLE_NOEXCEPT;
 
 /* Steps taken, which the bias corrections and random numbers count; set it when resuming. At
  * most 2^53: there a step is refused (WRONG_ORDER). */
@@ -332,7 +355,7 @@ typedef struct nibble_param_info {
   const char* weight_format;
   const char* rule;
   int64_t group;
-  const char* placement; /* "host" */
+  const char* placement; /* "host" or "cuda:0" */
 } nibble_param_info;
 
 NIBBLE_API nibble_status nibble_optimizer_param_count(const nibble_optimizer* opt,
@@ -372,7 +395,8 @@ typedef struct nibble_state_info {
   const char* dtype; /* as safetensors writes it: "F32", "U8" */
   int64_t count;     /* elements of that dtype */
   uint64_t bytes;
-  const void* data; /* the optimizer's own memory: read only, changed by step and load_state */
+  const void* data; /* the optimizer's own memory, where `placement` says: read only, changed by
+                       step and load_state */
 } nibble_state_info;
 
 NIBBLE_API nibble_status nibble_optimizer_state_count(const nibble_optimizer* opt, int64_t param,
@@ -442,6 +466,8 @@ typedef struct nibble_quantize_desc {
   const char* format; /* a format with blocks; default "int8" */
   const char* mode;   /* "default", "torchao", "bnb" or "bnb-cuda", as above */
   int64_t block_size; /* default: the format's */
+  const char* device; /* "host" (default), "cuda" or "cuda:N": where all the pointers are */
+  void* stream;       /* on CUDA: the cudaStream_t; the call does not wait */
 } nibble_quantize_desc;
 
 /* Bytes of codes and number of scales for `count` elements. Either out may be NULL. */
@@ -458,6 +484,36 @@ NIBBLE_API nibble_status nibble_quantize(const nibble_quantize_desc* desc, const
 NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* codes,
                                            const float* scales, int64_t count,
                                            float* dst) NIBBLE_NOEXCEPT;
+
+/* sum[i] += x[i] * scale on a device, as nibble_accumulate; enqueued. */
+NIBBLE_API nibble_status nibble_device_accumulate(const char* device, void* stream, float* sum,
+                                                  const void* x, const char* dtype, int64_t count,
+                                                  double scale) NIBBLE_NOEXCEPT;
+
+/* `count` blocks of a GGUF tensor type ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0") at `blocks`
+ * to floats at dst, on a device; enqueued. */
+NIBBLE_API nibble_status nibble_device_decode_ggml(const char* device, void* stream,
+                                                   const char* type, const void* blocks,
+                                                   int64_t count, float* dst) NIBBLE_NOEXCEPT;
+
+/* ---- A device's memory --------------------------------------------------------------------- */
+
+/* What optimizers may hold of a device, in bytes; 0: all there is. What is held already stays. */
+NIBBLE_API nibble_status nibble_device_set_memory_limit(const char* device,
+                                                        uint64_t bytes) NIBBLE_NOEXCEPT;
+
+typedef struct nibble_device_allocation {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const char* purpose; /* "exp_avg", "tables of chunks"; valid until the next call on this thread */
+  uint64_t bytes;
+  int64_t count; /* allocations of that purpose */
+} nibble_device_allocation;
+
+/* Entry i = 0, 1, ... of what is held, by purpose, the largest first; INVALID_ARGUMENT behind the
+ * last. */
+NIBBLE_API nibble_status nibble_device_allocations(const char* device, int64_t i,
+                                                   nibble_device_allocation* out) NIBBLE_NOEXCEPT;
 
 /* A format's values by code to out[256] (16 for 4-bit ones); *out_count, which may be NULL: how
  * many. Of desc only format and is_signed count. */

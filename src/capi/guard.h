@@ -100,6 +100,15 @@ inline std::string text_or(const char* text, const char* fallback) {
   return text != nullptr ? text : fallback;
 }
 
+// A dtype of floats; F32 by default.
+inline bool is_bf16(const char* dtype, const char* what) {
+  const std::string text = text_or(dtype, "F32");
+  if (text != "F32" && text != "BF16") {
+    fail(StatusCode::kUnsupported, "{}: dtype \"{}\"; F32 or BF16 expected", what, text);
+  }
+  return text == "BF16";
+}
+
 inline optim::HyperValues hyper_values(const nibble_hyper* hypers, std::int64_t n) {
   if (n < 0) {
     fail(StatusCode::kInvalidArgument, "n_hypers is {}: 0 or more expected", n);

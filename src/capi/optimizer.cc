@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // nibble.h: create, add, bind, step.
+#include <cstddef>
 #include <memory>
 
+#include "capi/device.h"
 #include "capi/guard.h"
 
 using nibble::fail;
 using nibble::StatusCode;
+using nibble::capi::find_device;
 using nibble::capi::guard;
 using nibble::capi::hyper_values;
 using nibble::capi::read_desc;
@@ -16,9 +19,9 @@ namespace optim = nibble::optim;
 namespace {
 
 // Nothing shorter was ever valid: the size up to the last field of the first version.
-constexpr std::size_t kOptimizerDescFirst = sizeof(nibble_optimizer_desc);
+constexpr std::size_t kOptimizerDescFirst = offsetof(nibble_optimizer_desc, device);
 constexpr std::size_t kParamDescFirst = sizeof(nibble_param_desc);
-constexpr std::size_t kStepDescFirst = sizeof(nibble_step_desc);
+constexpr std::size_t kStepDescFirst = offsetof(nibble_step_desc, stream);
 // More than any tensor library has: a larger number was never set.
 constexpr std::uint32_t kMaxDims = 64;
 
@@ -43,6 +46,7 @@ optim::Options make_options(const nibble_optimizer_desc* desc) {
   if (d.min_quantized_elements != 0) {
     out.min_quantized_elements = d.min_quantized_elements;
   }
+  out.device = find_device(d.device);
   out.hypers = hyper_values(d.hypers, d.n_hypers);
   for (const auto& [name, value] : {std::pair{"learning_rate", d.learning_rate},
                                     {"beta1", d.beta1},
@@ -78,7 +82,7 @@ optim::ParamSpec make_spec(const nibble_param_desc* desc) {
   return spec;
 }
 
-optim::StepInput make_input(const nibble_step_desc& d) {
+optim::StepInput make_input(const nibble_step_desc& d, bool on_device) {
   if (d.n_grads > 0) {
     require(d.grads, "step descriptor: grads");
   }
@@ -88,7 +92,13 @@ optim::StepInput make_input(const nibble_step_desc& d) {
   in.grad_scale = d.grad_scale == 0.0 ? 1.0 : d.grad_scale;
   in.grads_are_finite = d.grads_are_finite != 0;
   in.skip_missing = d.skip_missing != 0;
-  in.found_inf = d.found_inf != nullptr && *d.found_inf != 0.0F;
+  if (on_device) {
+    in.device_found_inf = d.found_inf;
+    in.stream = d.stream;
+    in.want_outcome = d.out_nonfinite != nullptr || d.out_grad_norm != nullptr;
+  } else {
+    in.found_inf = d.found_inf != nullptr && *d.found_inf != 0.0F;
+  }
   in.want_norm = d.out_grad_norm != nullptr;
   in.max_norm = d.max_grad_norm;
   in.collect_errors = d.collect_errors != 0;
@@ -144,7 +154,7 @@ nibble_status nibble_optimizer_step(nibble_optimizer* opt, const nibble_step_des
   return guard([&] {
     require(opt, "opt");
     const auto d = read_desc(desc, kStepDescFirst, "step descriptor");
-    const auto result = opt->rep.step(make_input(d));
+    const auto result = opt->rep.step(make_input(d, opt->rep.options().device != nullptr));
     if (d.out_nonfinite != nullptr) {
       *d.out_nonfinite = result.nonfinite;
     }
@@ -156,6 +166,33 @@ nibble_status nibble_optimizer_step(nibble_optimizer* opt, const nibble_step_des
            result.nonfinite > 0 ? fmt::format("{} gradients are not finite", result.nonfinite)
                                 : "found_inf is set");
     }
+  });
+}
+
+nibble_status nibble_optimizer_step_result(const nibble_optimizer* opt, std::int32_t* out_taken,
+                                           std::int64_t* out_nonfinite,
+                                           double* out_grad_norm) noexcept {
+  return guard([&] {
+    require(opt, "opt");
+    const auto result = opt->rep.last_result();
+    if (out_taken != nullptr) {
+      *out_taken = result.taken ? 1 : 0;
+    }
+    if (out_nonfinite != nullptr) {
+      *out_nonfinite = result.nonfinite;
+    }
+    if (out_grad_norm != nullptr) {
+      *out_grad_norm = result.norm;
+    }
+  });
+}
+
+nibble_status nibble_optimizer_bind_group_hyper(nibble_optimizer* opt, std::int64_t group,
+                                                const char* name, const float* value) noexcept {
+  return guard([&] {
+    require(opt, "opt");
+    require(name, "name");
+    opt->rep.bind_hyper(group, name, value);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "capi/guard.h"
+#include "optim/device_step.h"
 #include "optim/states.h"
 
 using nibble::fail;
@@ -39,7 +40,7 @@ nibble_status nibble_optimizer_param_info(const nibble_optimizer* opt, std::int6
     info.weight_format = math::kWeights[p.weights].name;
     info.rule = math::kRules[p.rule].name;
     info.group = p.spec.group;
-    info.placement = "host";
+    info.placement = p.device != nullptr ? p.device->name().c_str() : "host";
     write_info(out, sizeof(nibble_param_info), "parameter info", info);
   });
 }
@@ -144,7 +145,9 @@ nibble_status nibble_optimizer_import_state(nibble_optimizer* opt, std::int64_t 
     nibble::optim::check_foreign(p, state, from);
     const bool scratch = nibble::optim::needs_scratch(p, state, from);
     std::vector<float> values(scratch ? static_cast<std::size_t>(p.count) : 0);
-    nibble::optim::import_state(p, state, from, values.data());
+    nibble::optim::HostParam on_host(p);
+    nibble::optim::import_state(on_host.mutable_param(), state, from, values.data());
+    on_host.write_back(p);
   });
 }
 
@@ -157,7 +160,8 @@ nibble_status nibble_optimizer_export_state(const nibble_optimizer* opt, std::in
     if (p.count > 0) {
       require(dst, "dst");
     }
-    nibble::optim::export_state(p, nibble::optim::find_state(p, state), dst);
+    const nibble::optim::HostParam on_host(p);
+    nibble::optim::export_state(*on_host, nibble::optim::find_state(p, state), dst);
   });
 }
 

@@ -2,16 +2,20 @@
 // nibble.h: functions over plain tensors.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "capi/device.h"
 #include "capi/guard.h"
 #include "optim/quantize.h"
 
 using nibble::fail;
 using nibble::StatusCode;
 using nibble::capi::guard;
+using nibble::capi::is_bf16;
 using nibble::capi::read_desc;
 using nibble::capi::require;
 using nibble::capi::text_or;
@@ -20,8 +24,13 @@ namespace optim = nibble::optim;
 
 namespace {
 
-optim::QuantizeSpec make_spec(const nibble_quantize_desc* desc, std::int64_t count) {
-  const auto d = read_desc(desc, sizeof(nibble_quantize_desc), "quantize descriptor");
+constexpr std::size_t kQuantizeDescFirst = offsetof(nibble_quantize_desc, device);
+
+nibble_quantize_desc read(const nibble_quantize_desc* desc) {
+  return read_desc(desc, kQuantizeDescFirst, "quantize descriptor");
+}
+
+optim::QuantizeSpec make_spec(const nibble_quantize_desc& d, std::int64_t count) {
   if (count < 0) {
     fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
   }
@@ -29,12 +38,16 @@ optim::QuantizeSpec make_spec(const nibble_quantize_desc* desc, std::int64_t cou
                                    d.block_size, d.is_signed != 0);
 }
 
-bool is_bf16(const char* dtype, const char* what) {
-  const std::string text = text_or(dtype, "F32");
-  if (text != "F32" && text != "BF16") {
-    fail(StatusCode::kUnsupported, "{}: dtype \"{}\"; F32 or BF16 expected", what, text);
+// Where a call's tensors are: null for the host. `pointers` must be the device's then.
+nibble::backend::Device* place_of(const nibble_quantize_desc& desc,
+                                  std::initializer_list<const void*> pointers) {
+  nibble::backend::Device* device = nibble::capi::find_device(desc.device);
+  for (const void* pointer : pointers) {
+    if (device != nullptr && !device->is_device_memory(pointer)) {
+      fail(StatusCode::kInvalidArgument, "{} is not memory of {}", pointer, device->name());
+    }
   }
-  return text == "BF16";
+  return device;
 }
 
 }  // namespace
@@ -89,7 +102,7 @@ nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype, st
 nibble_status nibble_format_map(const nibble_quantize_desc* desc, float* out,
                                 std::int64_t* out_count) noexcept {
   return guard([&] {
-    const auto d = read_desc(desc, sizeof(nibble_quantize_desc), "quantize descriptor");
+    const auto d = read(desc);
     const optim::QuantizeSpec spec =
         optim::make_quantize_spec(text_or(d.format, "int8"), "default", 0, d.is_signed != 0);
     require(out, "out");
@@ -106,7 +119,8 @@ nibble_status nibble_quantized_size(const nibble_quantize_desc* desc, std::int64
                                     std::uint64_t* out_code_bytes,
                                     std::int64_t* out_scale_count) noexcept {
   return guard([&] {
-    const optim::QuantizeSpec spec = make_spec(desc, count);
+    const auto d = read(desc);
+    const optim::QuantizeSpec spec = make_spec(d, count);
     if (out_code_bytes != nullptr) {
       *out_code_bytes = static_cast<std::uint64_t>(math::kFormats[spec.format].packed_bytes(count));
     }
@@ -119,12 +133,19 @@ nibble_status nibble_quantized_size(const nibble_quantize_desc* desc, std::int64
 nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src,
                               std::int64_t count, void* codes, float* scales) noexcept {
   return guard([&] {
-    const optim::QuantizeSpec spec = make_spec(desc, count);
+    const auto d = read(desc);
+    const optim::QuantizeSpec spec = make_spec(d, count);
     if (count > 0) {
       require(src, "src");
       require(codes, "codes");
       require(scales, "scales");
-      optim::quantize(spec, src, count, static_cast<std::uint8_t*>(codes), scales);
+      auto* bytes = static_cast<std::uint8_t*>(codes);
+      if (nibble::backend::Device* device = place_of(d, {src, codes, scales})) {
+        device->quantize(src, count, spec.block, spec.format, spec.is_signed, spec.rounding, bytes,
+                         scales, d.stream);
+      } else {
+        optim::quantize(spec, src, count, bytes, scales);
+      }
     }
   });
 }
@@ -132,12 +153,19 @@ nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src
 nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* codes,
                                 const float* scales, std::int64_t count, float* dst) noexcept {
   return guard([&] {
-    const optim::QuantizeSpec spec = make_spec(desc, count);
+    const auto d = read(desc);
+    const optim::QuantizeSpec spec = make_spec(d, count);
     if (count > 0) {
       require(codes, "codes");
       require(scales, "scales");
       require(dst, "dst");
-      optim::dequantize(spec, static_cast<const std::uint8_t*>(codes), scales, count, dst);
+      const auto* bytes = static_cast<const std::uint8_t*>(codes);
+      if (nibble::backend::Device* device = place_of(d, {codes, scales, dst})) {
+        device->dequantize(bytes, scales, count, spec.block, spec.format, spec.is_signed, dst,
+                           d.stream);
+      } else {
+        optim::dequantize(spec, bytes, scales, count, dst);
+      }
     }
   });
 }

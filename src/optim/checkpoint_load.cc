@@ -11,6 +11,7 @@
 #include "core/status.h"
 #include "optim/checkpoint_keys.h"
 #include "optim/checkpoint_values.h"
+#include "optim/device_step.h"
 #include "optim/states.h"
 
 namespace nibble::optim {
@@ -276,7 +277,9 @@ void load_states(Optimizer& optimizer, const Json& extra, const formats::Safeten
   // All that can fail is done; the rest only copies and converts.
   std::vector<float> values(static_cast<std::size_t>(scratch));
   for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
-    loaders[static_cast<std::size_t>(i)].load(optimizer.param(i), values.data());
+    HostParam param(optimizer.param(i));
+    loaders[static_cast<std::size_t>(i)].load(param.mutable_param(), values.data());
+    param.write_back(optimizer.param(i));
   }
   optimizer.set_step_count(step);
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Saving all states (FORMAT.md beside this file).
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "optim/checkpoint_keys.h"
+#include "optim/device_step.h"
 #include "optim/states.h"
 
 namespace nibble::optim {
@@ -37,8 +39,9 @@ Json describe(const Param& param) {
 void save_checkpoint(const Optimizer& optimizer, const std::string& directory) {
   std::vector<formats::SafeTensor> tensors;
   Json params = Json::object();
+  std::deque<HostParam> on_host;  // alive until everything is written
   for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
-    const Param& param = optimizer.param(i);
+    const Param& param = *on_host.emplace_back(optimizer.param(i));
     params[param.spec.name] = describe(param);
     for (const StateArray& array : param.arrays) {
       tensors.push_back({key_of(param, array.name),

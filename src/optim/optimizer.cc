@@ -6,6 +6,7 @@
 #include "backend/registry.h"
 #include "core/parallel.h"
 #include "core/status.h"
+#include "optim/device_step.h"
 #include "optim/matrix_rules.h"
 
 namespace nibble::optim {
@@ -102,7 +103,7 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   const auto all = static_cast<std::size_t>(index) + 1;
   Buffer64 workspace;
   const std::uint64_t wanted = matrix_workspace_bytes(param);
-  if (wanted > workspace_.bytes) {
+  if (options_.device == nullptr && wanted > workspace_.bytes) {
     workspace = Buffer64::of(wanted);
   }
   make_room(ranges_, pieces);
@@ -112,6 +113,8 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   make_room(tasks_, 1);
   make_room(measures_, pieces);
   make_room(sums_, leaves);
+  make_room(device_grads_, 1);
+  forget_device_step();
   const auto named = names_.insert(param.spec.name).first;
   try {
     params_.push_back(std::move(param));
@@ -131,6 +134,7 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
     workspace_ = std::move(workspace);
   }
   tasks_.resize(all);
+  device_grads_.resize(all);
   measures_.resize(measured_.size());
   sums_.resize(leaves_.size());
   return index;
@@ -159,6 +163,11 @@ void Optimizer::adopt(Param& p, const backend::WeightView& view) {
   if (info.adopt == nullptr || p.has_extra) {
     return;
   }
+  if (p.device != nullptr) {
+    adopt_on_device(p, info, view);
+    p.has_extra = true;
+    return;
+  }
   parallel_for(math::block_count(p.count, p.range), [&](std::int64_t i) {
     const std::int64_t first = i * p.range;
     info.adopt(
@@ -179,6 +188,11 @@ void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
     fail(StatusCode::kInvalidArgument, "parameter {} (\"{}\"): weights \"{}\" have {}", index,
          p.spec.name, info.name, info.has_scale ? "scales: bind_quantized" : "no scales: bind");
   }
+  if (p.device != nullptr) {
+    check_device_memory(p, weights, "weights");
+    check_device_memory(p, scales, "scales");
+  }
+  forget_device_step();
   backend::WeightView view = p.weight_view;
   view.data = static_cast<std::uint8_t*>(weights);
   view.scale = scales;
@@ -210,6 +224,9 @@ void Optimizer::set_hyper(std::int64_t index, std::string_view name, double valu
     }
   }
   groups_[static_cast<std::size_t>(index)].hyper[static_cast<std::size_t>(hyper)] = value;
+  if (device_step_ != nullptr) {
+    device_step_->set_groups(device_groups());
+  }
 }
 
 double Optimizer::hyper(std::int64_t index, std::string_view name) const {
@@ -222,6 +239,9 @@ void Optimizer::set_step_count(std::int64_t count) {
     fail(StatusCode::kInvalidArgument, "step count is {}: 0 .. {} expected", count, kMaxStepCount);
   }
   step_count_ = count;
+  if (device_step_ != nullptr) {
+    device_step_->set_step_count(count);
+  }
 }
 
 }  // namespace nibble::optim

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -24,6 +25,7 @@ namespace nibble::optim {
 struct Group {
   int rule = 0;  // index in math::kRules
   std::vector<double> hyper;
+  std::vector<const float*> source;  // on a device, by hyper-parameter; empty: none
 };
 
 struct StepInput {
@@ -33,6 +35,10 @@ struct StepInput {
   bool grads_are_finite = false;  // the caller warrants it
   bool skip_missing = false;      // null gradients are left out
   bool found_inf = false;         // the caller saw a gradient that is not finite
+  // On a device. A step does not wait, unless its outcome is wanted.
+  const float* device_found_inf = nullptr;  // not 0 there: as found_inf
+  void* stream = nullptr;
+  bool want_outcome = false;
   bool want_norm = false;
   double max_norm = 0.0;  // 0: no clipping
   bool collect_errors = false;
@@ -55,12 +61,18 @@ class Optimizer {
   void bind(std::int64_t index, void* weights, float* scales);
   void set_hyper(std::int64_t group, std::string_view name, double value);
   double hyper(std::int64_t group, std::string_view name) const;
+  // From now on read from the device's memory in each step; null: no longer.
+  void bind_hyper(std::int64_t group, std::string_view name, const float* source);
   // Number of steps taken: what the bias corrections and random numbers count.
-  std::int64_t step_count() const { return step_count_; }
+  // Waits for the device, if there is one.
+  std::int64_t step_count() const;
   void set_step_count(std::int64_t count);
   static constexpr std::int64_t kMaxStepCount = std::int64_t{1} << 53;
 
   StepResult step(const StepInput& input);
+
+  // Of the last step on a device. Waits for it.
+  StepResult last_result() const;
 
   std::int64_t param_count() const { return static_cast<std::int64_t>(params_.size()); }
   const Param& param(std::int64_t index) const;
@@ -91,6 +103,10 @@ class Optimizer {
   void run_ranges();
   void run_matrices();
   void finish_rank1();
+  StepResult step_on_device(const StepInput& input);
+  void make_device_step();
+  void forget_device_step();
+  std::vector<backend::DeviceGroup> device_groups() const;
 
   Options options_;
   Mode mode_ = Mode::kDefault;
@@ -111,7 +127,10 @@ class Optimizer {
   std::vector<backend::StepStats> stats_;
   std::vector<float> terms_;  // by group
   Buffer64 workspace_;
-  std::int64_t step_count_ = 0;
+  std::int64_t step_count_ = 0;  // while there is no device_step_
+  // Made by the first step after parameters or where they are have changed.
+  std::unique_ptr<backend::DeviceStep> device_step_;
+  std::vector<const void*> device_grads_;  // null for what has no elements
 };
 
 // The Euclidean norm of all tensors together; the sum has a fixed tree (backend.h), so it does not

@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/device.h"
 
 namespace nibble::optim {
 
 // Whose numerical conventions are followed (src/math/README.md).
 enum class Mode { kDefault, kTorch, kTorchao, kBnb, kBnbCuda };
-enum class Nonfinite { kSkipStep, kSkipElement, kPropagate };
+using backend::Nonfinite;
 
 using HyperValues = std::vector<std::pair<std::string, double>>;
 
@@ -29,6 +30,7 @@ struct Options {
   Nonfinite nonfinite = Nonfinite::kSkipStep;
   std::int64_t min_quantized_elements = 4096;
   std::uint64_t seed = 0;
+  backend::Device* device = nullptr;  // where states are and steps run; null: the host
 };
 
 Mode find_mode(const std::string& name);

@@ -30,6 +30,10 @@ constexpr std::int64_t kBlockWithoutScales = 1024;
 
 // Each thread touches the pages that it will later work on.
 void fill(const Buffer64& memory, std::uint8_t value) {
+  if (memory.device() != nullptr) {
+    memory.device()->fill(memory.data.get(), value, memory.bytes);
+    return;
+  }
   const auto total = static_cast<std::int64_t>(memory.bytes);
   std::byte* data = memory.data.get();
   parallel_for(math::block_count(total, kClearBytes), [=](std::int64_t chunk) {
@@ -41,7 +45,8 @@ void fill(const Buffer64& memory, std::uint8_t value) {
 
 float* add_floats(Param& param, std::string name, std::int64_t count) {
   const auto bytes = static_cast<std::uint64_t>(count) * sizeof(float);
-  param.arrays.push_back({std::move(name), "F32", count, Buffer64::of(bytes)});
+  Buffer64 memory = Buffer64::of(bytes, param.device, name);
+  param.arrays.push_back({std::move(name), "F32", count, std::move(memory)});
   param.state_bytes += bytes;
   fill(param.arrays.back().memory, 0);
   return param.arrays.back().memory.as<float>();
@@ -71,7 +76,8 @@ void add_state(Param& param, int s, int format) {
   const std::int64_t bytes = info.packed_bytes(param.count);
   const std::int64_t items = bytes / std::max(info.bits / 8, 1);
   param.arrays.push_back(
-      {state.name, info.dtype, items, Buffer64::of(static_cast<std::uint64_t>(bytes))});
+      {state.name, info.dtype, items,
+       Buffer64::of(static_cast<std::uint64_t>(bytes), param.device, state.name)});
   param.state_bytes += static_cast<std::uint64_t>(bytes);
   fill(param.arrays.back().memory, info.zero_byte(state.is_signed));
   backend::StateView& view = param.view[s];
@@ -87,7 +93,8 @@ void add_extra_weights(Param& param) {
   }
   const auto bytes =
       static_cast<std::uint64_t>(param.count) * static_cast<std::uint64_t>(info.extra_bits / 8);
-  param.arrays.push_back({info.extra_name, info.extra_dtype, param.count, Buffer64::of(bytes)});
+  param.arrays.push_back({info.extra_name, info.extra_dtype, param.count,
+                          Buffer64::of(bytes, param.device, info.extra_name)});
   param.state_bytes += bytes;
   fill(param.arrays.back().memory, 0);
   param.weight_view.extra = param.arrays.back().memory.as<std::uint8_t>();
@@ -131,10 +138,13 @@ void add_rank1_scratch(Param& param) {
   const auto states = std::count_if(std::begin(param.view), std::end(param.view),
                                     [](const auto& view) { return view.rank1.row != nullptr; });
   const auto floats = [](std::int64_t n) { return static_cast<std::uint64_t>(n) * sizeof(float); };
-  param.next_scales = Buffer64::of(floats(states * (param.rows + param.columns)));
-  param.column_maxima = Buffer64::of(floats(states * ranges * param.columns));
+  param.next_scales = Buffer64::of(floats(states * (param.rows + param.columns)), param.device,
+                                   "rank-1 scales after a step");
   fill(param.next_scales, 0);
-  fill(param.column_maxima, 0);
+  if (param.device == nullptr) {  // a device raises the scales in place
+    param.column_maxima = Buffer64::of(floats(states * ranges * param.columns));
+    fill(param.column_maxima, 0);
+  }
   float* next = param.next_scales.as<float>();
   for (backend::StateView& view : param.view) {
     if (view.rank1.row != nullptr) {
@@ -207,12 +217,22 @@ std::vector<bool> present_states(const Param& param, const std::vector<double>& 
 
 }  // namespace
 
-void AlignedDelete::operator()(std::byte* p) const noexcept { ::operator delete(p, kAlignment); }
+void MemoryDelete::operator()(std::byte* p) const noexcept {
+  if (device != nullptr) {
+    device->release(p);
+  } else {
+    ::operator delete(p, kAlignment);
+  }
+}
 
-Buffer64 Buffer64::of(std::uint64_t bytes) {
+Buffer64 Buffer64::of(std::uint64_t bytes, backend::Device* device, std::string_view purpose) {
   Buffer64 out;
-  out.data.reset(
-      static_cast<std::byte*>(::operator new(std::max<std::size_t>(bytes, 1), kAlignment)));
+  if (device != nullptr) {
+    out.data = {device->allocate(bytes, purpose), MemoryDelete{device}};
+  } else {
+    out.data.reset(
+        static_cast<std::byte*>(::operator new(std::max<std::size_t>(bytes, 1), kAlignment)));
+  }
   out.bytes = bytes;
   return out;
 }
@@ -270,6 +290,7 @@ Param make_param(const Options& options, Mode mode, const FormatChoice& choice, 
   Param param;
   param.spec = std::move(spec);
   param.rule = rule_index;
+  param.device = options.device;
   set_shape(param);
   set_dtypes(options, param);
   const std::string who = fmt::format("parameter \"{}\"", param.spec.name);

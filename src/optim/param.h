@@ -6,22 +6,26 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "optim/options.h"
 
 namespace nibble::optim {
 
-struct AlignedDelete {
+struct MemoryDelete {
+  backend::Device* device = nullptr;  // null: the host's memory
   void operator()(std::byte* p) const noexcept;
 };
 
-// 64-byte aligned memory of a known size. Throws bad_alloc.
+// 64-byte aligned memory of a known size, the host's or a device's. Throws bad_alloc or Error.
 struct Buffer64 {
-  std::unique_ptr<std::byte[], AlignedDelete> data;
+  std::unique_ptr<std::byte[], MemoryDelete> data;
   std::uint64_t bytes = 0;
 
-  static Buffer64 of(std::uint64_t bytes);
+  static Buffer64 of(std::uint64_t bytes, backend::Device* device = nullptr,
+                     std::string_view purpose = "");
+  backend::Device* device() const { return data.get_deleter().device; }
   template <class T>
   T* as() const {
     return reinterpret_cast<T*>(data.get());
@@ -52,6 +56,7 @@ struct Param {
   std::int64_t rows = 1, columns = 1;  // as a matrix: [all but the last extent, the last]
   int rule = 0;                        // index in math::kRules
   int weights = 0;                     // index in math::kWeights
+  backend::Device* device = nullptr;   // where its memory is; null: the host
   std::int64_t block = 0;              // 0: nothing has blocks
   std::string formats;                 // as the caller is told
   std::string reason;                  // why these formats

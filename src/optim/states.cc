@@ -176,7 +176,11 @@ void load_state(Param& param, std::int64_t index, const void* data, std::uint64_
          "state \"{}\" of parameter \"{}\": {} bytes given, it has {}", target.name,
          param.spec.name, bytes, target.memory.bytes);
   }
-  std::memcpy(target.memory.data.get(), data, bytes);
+  if (param.device != nullptr) {
+    param.device->write(target.memory.data.get(), data, bytes);
+  } else {
+    std::memcpy(target.memory.data.get(), data, bytes);
+  }
   const char* extra = math::kWeights[param.weights].extra_name;
   param.has_extra = param.has_extra || (extra != nullptr && target.name == extra);
 }

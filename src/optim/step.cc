@@ -120,6 +120,9 @@ double Optimizer::grad_norm(const StepInput& input, std::int64_t* nonfinite) {
 
 StepResult Optimizer::step(const StepInput& input) {
   check_step(input);
+  if (options_.device != nullptr) {
+    return step_on_device(input);
+  }
   const backend::ScopedFloatEnvironment environment;  // of this thread; workers have their own
   StepResult result;
   const Nonfinite policy = options_.nonfinite;

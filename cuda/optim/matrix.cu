@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/optim/matrix.cuh"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kSums = 16;  // accumulators of a leaf (backend.h)
+constexpr int kSumThreads = 128;
+
+__global__ void __launch_bounds__(kSumThreads)
+    squares_kernel(StepArgs args, const float* x, std::int64_t n, double* leaves) {
+  if (args.control->taken == 0) {
+    return;
+  }
+  const std::int64_t leaf = thread_index() / kSums;
+  const int lane = static_cast<int>(threadIdx.x) % kSums;
+  const std::int64_t first = leaf * backend::kSumLeaf;
+  const std::int64_t last = first + backend::kSumLeaf < n ? first + backend::kSumLeaf : n;
+  double sum = 0.0;
+  for (std::int64_t i = first + lane; i < last; i += kSums) {
+    const double value = math::is_finite_bits(__float_as_uint(x[i])) ? x[i] : 0.0F;
+    sum += value * value;
+  }
+  for (int d = 1; d < kSums; d *= 2) {  // neighbours, four times
+    sum += __shfl_xor_sync(0xffffffffU, sum, d);
+  }
+  if (lane == 0 && first < n) {
+    leaves[leaf] = sum;
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_squares(const StepArgs& args, const float* x, std::int64_t n, double* leaves,
+                           cudaStream_t stream) {
+  const std::int64_t count = math::block_count(n, backend::kSumLeaf);
+  return NIBBLE_LAUNCH(squares_kernel,
+                       dim3(static_cast<unsigned>(math::block_count(count, kSumThreads / kSums))),
+                       dim3(kSumThreads), 0, stream, args, x, n, leaves);
+}
+
+cudaError_t launch_pass(const Matrix& matrix, int pass, int format, const StepArgs& args,
+                        cudaStream_t stream) {
+  StepArgs own = args;
+  own.chunks += matrix.first_chunk[pass];
+  return launch_step(matrix.param.task.rule, format, own, matrix.chunks, stream);
+}
+
+std::uint64_t matrix_workspace_bytes(const Matrix& matrix) {
+  return math::kRules[matrix.param.task.rule].kind == math::RuleKind::kFactored
+             ? factored_workspace_bytes(matrix)
+             : orthogonal_workspace_bytes(matrix);
+}
+
+cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
+                          cudaStream_t stream) {
+  return math::kRules[matrix.param.task.rule].kind == math::RuleKind::kFactored
+             ? launch_factored(matrix, args, workspace, stream)
+             : launch_orthogonal(matrix, args, workspace, stream);
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rules that work on a whole matrix: passes around the element-wise step, as in
+// src/optim/matrix_rules.h, whose sums and products these give to the bit.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/device.h"
+#include "cuda/optim/plan.h"
+
+namespace nibble::cuda {
+
+// Element-wise passes of a matrix rule: tensors of their own in the tables.
+inline constexpr int kMatrixPasses = 2;
+
+struct Matrix {
+  backend::DeviceTensor param;
+  std::uint32_t tensor = 0;   // the parameter's index in the tables
+  std::uint32_t derived = 0;  // the first pass's
+  int format = -1;            // of the parameter's states
+  std::int64_t first_chunk[kMatrixPasses] = {};
+  std::int64_t chunks = 0;  // of each pass
+  int iterations = 0;       // RuleKind::kOrthogonal: of Newton and Schulz
+};
+
+std::uint64_t matrix_workspace_bytes(const Matrix& matrix);
+// All launches of one matrix.
+cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
+                          cudaStream_t stream);
+
+// The parts of the two above.
+std::uint64_t factored_workspace_bytes(const Matrix& matrix);
+std::uint64_t orthogonal_workspace_bytes(const Matrix& matrix);
+cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
+                            cudaStream_t stream);
+cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
+                              cudaStream_t stream);
+// The element-wise pass `pass`; format: of the states that it has.
+cudaError_t launch_pass(const Matrix& matrix, int pass, int format, const StepArgs& args,
+                        cudaStream_t stream);
+// Sums of squares of n floats, a leaf each (backend.h).
+cudaError_t launch_squares(const StepArgs& args, const float* x, std::int64_t n, double* leaves,
+                           cudaStream_t stream);
+
+}  // namespace nibble::cuda

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trust ratios from sums of blocks, and the exchange of rank-1 scales.
+#include "cuda/device.h"
+#include "cuda/optim/launch.h"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int kWide = 256;
+
+__device__ void add_in_order(const double* from, std::int64_t n, double* to) {
+  double sum = 0.0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    sum += from[i];
+  }
+  *to = sum;
+}
+
+// A thread block a tensor: blocks are added within their range, then ranges, as on the host.
+__global__ void __launch_bounds__(kWide)
+    trust_ratio_kernel(StepArgs args, const std::uint32_t* tensors) {
+  Tensor& tensor = args.tensors[tensors[blockIdx.x]];
+  if (args.control->taken == 0 || tensor.task.grads.data == nullptr ||
+      tensor.block_squares == nullptr) {
+    return;
+  }
+  const std::int64_t blocks = math::block_count(tensor.count, tensor.task.block);
+  const std::int64_t ranges = math::block_count(tensor.count, tensor.range);
+  const std::int64_t each = tensor.range / tensor.task.block;
+  for (std::int64_t i = threadIdx.x; i < 2 * ranges; i += kWide) {
+    const std::int64_t first = i % ranges * each;
+    const std::int64_t n = blocks - first < each ? blocks - first : each;
+    add_in_order(tensor.block_squares + i / ranges * blocks + first, n, tensor.range_squares + i);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    double weights = 0.0;
+    double updates = 0.0;
+    add_in_order(tensor.range_squares, ranges, &weights);
+    add_in_order(tensor.range_squares + ranges, ranges, &updates);
+    const double ratio = weights > 0 && updates > 0 ? std::sqrt(weights) / std::sqrt(updates) : 1;
+    const double* hyper = args.groups[tensor.group].hyper;
+    tensor.task.keep =
+        static_cast<float>(1.0 - hyper[math::kLearningRate] * ratio * hyper[math::kWeightDecay]);
+    tensor.task.step_scale = static_cast<float>(ratio);
+  }
+}
+
+// f(current, next, n) for the row and the column scales of each rank-1 state.
+template <class F>
+__device__ void for_each_scales(const Tensor& tensor, const F& f) {
+  for (int s = 0; s < math::kMaxStates; ++s) {
+    const backend::Rank1Scales& by = tensor.task.state[s].rank1;
+    if (by.row != nullptr) {
+      f(by.row, by.next_row, tensor.rows);
+      f(by.column, by.next_column, tensor.task.columns);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kWide)
+    clear_rank1_kernel(StepArgs args, const std::uint32_t* tensors) {
+  for_each_scales(args.tensors[tensors[blockIdx.x]],
+                  [&](const float*, float* next, std::int64_t n) {
+                    for (std::int64_t i = threadIdx.x; i < n; i += kWide) {
+                      next[i] = 0.0F;
+                    }
+                  });
+}
+
+__global__ void __launch_bounds__(kWide)
+    finish_rank1_kernel(StepArgs args, const std::uint32_t* tensors) {
+  const Tensor& tensor = args.tensors[tensors[blockIdx.x]];
+  if (args.control->taken == 0 || tensor.task.grads.data == nullptr) {
+    return;
+  }
+  for_each_scales(tensor, [&](const float* current, const float* next, std::int64_t n) {
+    for (std::int64_t i = threadIdx.x; i < n; i += kWide) {
+      const_cast<float*>(current)[i] = next[i];  // the view's are read-only for the kernels
+    }
+  });
+}
+
+}  // namespace
+
+cudaError_t launch_clear_rank1(const StepArgs& args, const std::uint32_t* tensors,
+                               std::int64_t count, cudaStream_t stream) {
+  return NIBBLE_LAUNCH(clear_rank1_kernel, dim3(static_cast<unsigned>(count)), dim3(kWide), 0,
+                       stream, args, tensors);
+}
+
+cudaError_t launch_trust_ratios(const StepArgs& args, const std::uint32_t* tensors,
+                                std::int64_t count, cudaStream_t stream) {
+  return NIBBLE_LAUNCH(trust_ratio_kernel, dim3(static_cast<unsigned>(count)), dim3(kWide), 0,
+                       stream, args, tensors);
+}
+
+cudaError_t launch_finish_rank1(const StepArgs& args, const std::uint32_t* tensors,
+                                std::int64_t count, cudaStream_t stream) {
+  return NIBBLE_LAUNCH(finish_rank1_kernel, dim3(static_cast<unsigned>(count)), dim3(kWide), 0,
+                       stream, args, tensors);
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/device.h"
+
+namespace nibble::cuda {
+
+// backend::Device::make_step. The device must outlive the step, and be current.
+std::unique_ptr<backend::DeviceStep> make_cuda_step(
+    backend::Device& device, const std::vector<backend::DeviceTensor>& tensors,
+    const std::vector<backend::DeviceGroup>& groups);
+
+}  // namespace nibble::cuda

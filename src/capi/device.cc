@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// nibble.h: devices.
+#include "capi/device.h"
+
+#include <cmath>
+#include <string>
+
+#include "capi/guard.h"
+
+using nibble::fail;
+using nibble::StatusCode;
+using nibble::capi::find_device;
+using nibble::capi::guard;
+using nibble::capi::is_bf16;
+using nibble::capi::require;
+using nibble::capi::text_or;
+using nibble::capi::write_info;
+namespace backend = nibble::backend;
+namespace math = nibble::math;
+
+namespace nibble::capi {
+
+backend::Device* find_device(const char* name) {
+  const std::string text = text_or(name, "host");
+  if (text == "host") {
+    return nullptr;
+  }
+  const std::string number = text.size() > 5 && text.rfind("cuda:", 0) == 0 ? text.substr(5) : "";
+  const bool numbered = !number.empty() && number.size() < 4 &&
+                        number.find_first_not_of("0123456789") == std::string::npos;
+  if (text != "cuda" && !numbered) {
+    fail(StatusCode::kInvalidArgument, "device \"{}\": \"host\", \"cuda\" or \"cuda:N\" expected",
+         text);
+  }
+  return &backend::cuda_device(numbered ? std::stoi(number) : 0);
+}
+
+}  // namespace nibble::capi
+
+namespace {
+
+backend::Device& need_device(const char* name) {
+  backend::Device* device = find_device(name);
+  if (device == nullptr) {
+    fail(StatusCode::kInvalidArgument, "device \"host\": \"cuda\" or \"cuda:N\" expected");
+  }
+  return *device;
+}
+
+void need_memory(backend::Device& device, const void* memory, const char* what) {
+  require(memory, what);
+  if (!device.is_device_memory(memory)) {
+    fail(StatusCode::kInvalidArgument, "{} at {} is not memory of {}", what, memory, device.name());
+  }
+}
+
+void need_count(std::int64_t count) {
+  if (count < 0) {
+    fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
+  }
+}
+
+const math::GgmlTypeInfo& ggml_type(const std::string& name) {
+  for (const math::GgmlTypeInfo& info : math::kGgmlTypes) {
+    if (name == info.name) {
+      return info;
+    }
+  }
+  fail(StatusCode::kUnsupported, "tensor type \"{}\" is not one that nibble reads", name);
+}
+
+}  // namespace
+
+nibble_status nibble_device_accumulate(const char* device, void* stream, float* sum, const void* x,
+                                       const char* dtype, std::int64_t count,
+                                       double scale) noexcept {
+  return guard([&] {
+    backend::Device& on = need_device(device);
+    need_count(count);
+    const bool bf16 = is_bf16(dtype, "accumulate");
+    if (!std::isfinite(static_cast<float>(scale))) {  // it would spoil what was accumulated
+      fail(StatusCode::kInvalidArgument, "accumulate: scale is {}: a finite float expected", scale);
+    }
+    if (count > 0) {
+      need_memory(on, sum, "sum");
+      need_memory(on, x, "x");
+      on.accumulate({x, bf16}, count, static_cast<float>(scale), sum, stream);
+    }
+  });
+}
+
+nibble_status nibble_device_decode_ggml(const char* device, void* stream, const char* type,
+                                        const void* blocks, std::int64_t count,
+                                        float* dst) noexcept {
+  return guard([&] {
+    backend::Device& on = need_device(device);
+    need_count(count);
+    require(type, "type");
+    const math::GgmlTypeInfo& info = ggml_type(type);
+    if (count > 0) {
+      need_memory(on, blocks, "blocks");
+      need_memory(on, dst, "dst");
+      on.decode_ggml(info.type, static_cast<const std::byte*>(blocks), count, dst, stream);
+    }
+  });
+}
+
+nibble_status nibble_device_set_memory_limit(const char* device, std::uint64_t bytes) noexcept {
+  return guard([&] { need_device(device).set_memory_limit(bytes); });
+}
+
+nibble_status nibble_device_allocations(const char* device, std::int64_t i,
+                                        nibble_device_allocation* out) noexcept {
+  return guard([&] {
+    const auto list = need_device(device).allocations();
+    if (i < 0 || i >= static_cast<std::int64_t>(list.size())) {
+      fail(StatusCode::kInvalidArgument, "no allocation {}: there are {} purposes", i, list.size());
+    }
+    thread_local std::string purpose;
+    purpose = list[static_cast<std::size_t>(i)].purpose;
+    nibble_device_allocation info{};
+    info.purpose = purpose.c_str();
+    info.bytes = list[static_cast<std::size_t>(i)].bytes;
+    info.count = list[static_cast<std::size_t>(i)].count;
+    write_info(out, sizeof(nibble_device_allocation), "device allocation", info);
+  });
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices by the names that nibble.h has for them.
+#pragma once
+
+#include "backend/device.h"
+
+namespace nibble::capi {
+
+// Null for the host (also by a null name). Error for an unknown name or a device that is not there.
+backend::Device* find_device(const char* name);
+
+}  // namespace nibble::capi
