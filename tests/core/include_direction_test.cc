@@ -35,6 +35,9 @@ std::string objection(const std::string& from, const std::string& include) {
     return "not written from the root of src";
   }
   if (from == "cpu" || from == "cuda") {
+    if (from == "cuda" && include == "cuda_host/device.h") {
+      return "";  // what tests put in CUDA's place
+    }
     static const std::set<std::string> kSeen = {"math", "os", "core", "backend"};
     return to == from || kSeen.count(to) != 0 ? "" : from + " may not see " + to;
   }

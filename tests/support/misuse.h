@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -57,11 +58,23 @@ inline Snapshot snapshot(const nibble_optimizer* opt) {
   return out;
 }
 
+// Where a struct of the first version ended: what was appended since may be missing.
+template <class T>
+inline constexpr std::size_t kFirstSize = sizeof(T);
+template <>
+inline constexpr std::size_t kFirstSize<nibble_optimizer_desc> =
+    offsetof(nibble_optimizer_desc, device);
+template <>
+inline constexpr std::size_t kFirstSize<nibble_step_desc> = offsetof(nibble_step_desc, stream);
+template <>
+inline constexpr std::size_t kFirstSize<nibble_quantize_desc> =
+    offsetof(nibble_quantize_desc, device);
+
 // `call` with every wrong struct_size, and with what a newer caller may give.
 template <class T, class Call>
 void expect_sizes_checked(const T& good, const Call& call) {
   for (const std::uint32_t size :
-       {0U, 4U, static_cast<std::uint32_t>(sizeof(T)) - 1, 1U << 20, UINT32_MAX}) {
+       {0U, 4U, static_cast<std::uint32_t>(kFirstSize<T>) - 1, 1U << 20, UINT32_MAX}) {
     T desc = good;
     desc.struct_size = size;
     expect_failure(call(&desc), NIBBLE_INVALID_ARGUMENT, "struct_size is " + std::to_string(size));

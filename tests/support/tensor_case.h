@@ -3,8 +3,6 @@
 // change, as bytes.
 #pragma once
 
-#include <optional>
-
 #include "math/bf16.h"
 #include "math/weights/weights.h"
 #include "support/capi.h"
@@ -27,30 +25,39 @@ struct TensorCase {
   }
 };
 
+// An optimizer of the case over one parameter of `count` elements. `setup` must outlive the call.
+inline api::Optimizer make_optimizer(const TensorCase& setup, std::int64_t count,
+                                     const char* device = nullptr) {
+  auto desc = api::make<nibble_optimizer_desc>();
+  desc.rule = setup.rule.c_str();
+  desc.state_format = setup.format.c_str();
+  desc.weight_format = setup.weights.c_str();
+  desc.mode = setup.mode.c_str();
+  desc.block_size = setup.block;
+  desc.min_quantized_elements = setup.min_quantized;
+  desc.nonfinite = setup.nonfinite;
+  desc.hypers = setup.hypers.data();
+  desc.n_hypers = static_cast<std::int64_t>(setup.hypers.size());
+  desc.seed = 99;
+  desc.device = device;
+  api::Optimizer optimizer(desc);
+  auto param = api::make<nibble_param_desc>();
+  const std::int64_t matrix[] = {setup.rows, setup.rows > 0 ? count / setup.rows : 0};
+  param.name = "w";
+  param.n_dims = setup.rows > 0 ? 2 : 1;
+  param.shape = setup.rows > 0 ? matrix : &count;
+  param.grad_dtype = setup.bf16_grads ? "BF16" : "F32";
+  optimizer.add_param(param);
+  return optimizer;
+}
+
 class CaseRun {
  public:
   // Weights start as those of `initial`, rounded as the format's dtype has it.
   CaseRun(const TensorCase& setup, const std::vector<float>& initial)
-      : setup_(setup), count_(static_cast<std::int64_t>(initial.size())) {
-    auto desc = api::make<nibble_optimizer_desc>();
-    desc.rule = setup.rule.c_str();
-    desc.state_format = setup.format.c_str();
-    desc.weight_format = setup.weights.c_str();
-    desc.mode = setup.mode.c_str();
-    desc.block_size = setup.block;
-    desc.min_quantized_elements = setup.min_quantized;
-    desc.nonfinite = setup.nonfinite;
-    desc.hypers = setup.hypers.data();
-    desc.n_hypers = static_cast<std::int64_t>(setup.hypers.size());
-    desc.seed = 99;
-    optimizer_.emplace(desc);
-    auto param = api::make<nibble_param_desc>();
-    const std::int64_t matrix[] = {setup.rows, setup.rows > 0 ? count_ / setup.rows : 0};
-    param.name = "w";
-    param.n_dims = setup.rows > 0 ? 2 : 1;
-    param.shape = setup.rows > 0 ? matrix : &count_;
-    param.grad_dtype = setup.bf16_grads ? "BF16" : "F32";
-    optimizer_->add_param(param);
+      : setup_(setup),
+        count_(static_cast<std::int64_t>(initial.size())),
+        optimizer_(make_optimizer(setup, count_)) {
     store_weights(initial);
   }
 
@@ -65,12 +72,12 @@ class CaseRun {
     }
     auto desc = api::make<nibble_step_desc>();
     desc.grads = grads, desc.n_grads = 1, desc.grad_scale = scale;
-    return optimizer_->step(desc);
+    return optimizer_.step(desc);
   }
 
   // Weights, their scales, and every state array.
   std::vector<std::vector<std::uint8_t>> bytes() const {
-    auto out = OneTensor::states_of(*optimizer_);
+    auto out = OneTensor::states_of(optimizer_);
     out.push_back(data_);
     const auto* scales = reinterpret_cast<const std::uint8_t*>(scales_.data());
     out.emplace_back(scales, scales + scales_.size() * sizeof(float));
@@ -95,8 +102,8 @@ class CaseRun {
     return out;
   }
 
-  api::Optimizer& optimizer() { return *optimizer_; }
-  const api::Optimizer& optimizer() const { return *optimizer_; }
+  api::Optimizer& optimizer() { return optimizer_; }
+  const api::Optimizer& optimizer() const { return optimizer_; }
   std::vector<std::uint8_t>& data() { return data_; }
   std::vector<float>& scales() { return scales_; }
 
@@ -106,9 +113,9 @@ class CaseRun {
   }
   const std::uint8_t* extra_state() const {
     const char* wanted = info().extra_name;
-    for (std::int64_t i = 0; wanted != nullptr && i < optimizer_->info(0).n_states; ++i) {
-      if (std::string(optimizer_->state(0, i).name) == wanted) {
-        return static_cast<const std::uint8_t*>(optimizer_->state(0, i).data);
+    for (std::int64_t i = 0; wanted != nullptr && i < optimizer_.info(0).n_states; ++i) {
+      if (std::string(optimizer_.state(0, i).name) == wanted) {
+        return static_cast<const std::uint8_t*>(optimizer_.state(0, i).data);
       }
     }
     return nullptr;
@@ -117,7 +124,7 @@ class CaseRun {
   void store_weights(const std::vector<float>& initial) {
     const std::size_t bytes = static_cast<std::size_t>(info().bits) / 8;
     data_.resize(initial.size() * bytes);
-    block_ = static_cast<std::size_t>(std::max<std::int64_t>(optimizer_->info(0).block_size, 1));
+    block_ = static_cast<std::size_t>(std::max<std::int64_t>(optimizer_.info(0).block_size, 1));
     if (info().has_scale) {
       scales_.resize((initial.size() + block_ - 1) / block_, 2.0F / 127.0F);
     }
@@ -133,16 +140,16 @@ class CaseRun {
       }
     }
     if (info().has_scale) {
-      optimizer_->bind(0, data_.data(), scales_.data());
+      optimizer_.bind(0, data_.data(), scales_.data());
     } else {
-      optimizer_->bind(0, data_.data());
+      optimizer_.bind(0, data_.data());
     }
   }
 
   TensorCase setup_;
   std::int64_t count_;
   std::size_t block_ = 1;
-  std::optional<api::Optimizer> optimizer_;
+  api::Optimizer optimizer_;
   std::vector<std::uint8_t> data_;
   std::vector<float> scales_;
 };
