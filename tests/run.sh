@@ -14,8 +14,10 @@ usage: tests/run.sh [options]
 
 Installs what is missing, builds with g++ (release, then with the address and undefined-behaviour
 sanitizers), gets the test model, runs every test and compares with llama.cpp and the other peers.
+The CUDA kernels run on a stand-in for a GPU.
 
-  --full         also: clang-tidy, thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
+  --full         also: nvcc for every GPU architecture (its toolkit comes as Python packages where there
+                 is none), the stand-in's five schedules, clang-tidy, thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
                  the quickstart as it is and under a forced AVX2
   --yes          do not ask before installing packages (also: CI=true)
   --no-install   install no packages; say what is missing
@@ -77,6 +79,27 @@ need() {
   "$@" || { failed=$((failed + 1)); failures+=("$name"); finish; }
 }
 
+# Where nvcc is not installed, it comes as Python packages.
+cuda_toolkit() {
+  local root
+  if command -v nvcc >/dev/null; then
+    echo "nvcc is installed."
+    return 0
+  fi
+  [[ $mode != no ]] || return 77
+  make_venv .venv-cuda tests/cuda_host/requirements.txt || return 1
+  root=$(echo "$PWD"/.venv-cuda/lib/python3*/site-packages/nvidia/cu13)
+  [[ -e $root/lib64 ]] || ln -s lib "$root/lib64"
+  export CUDACXX=$root/bin/nvcc CUDAToolkit_ROOT=$root
+}
+
+# Every kernel for every architecture, warnings and spills being errors, and the tests for a GPU.
+nvcc_builds() {
+  cmake --preset release -DNIBBLE_TEST_NVCC=ON >build/release.log 2>&1 ||
+    { cat build/release.log; return 1; }
+  cmake --build --preset release -j "$jobs"
+}
+
 build() {
   cmake --preset "$1" >"build/$1.log" 2>&1 || { cat "build/$1.log"; return 1; }
   cmake --build --preset "$1" -j "$jobs"
@@ -124,7 +147,7 @@ build_and_test() {
 }
 
 formatted() {
-  git ls-files '*.h' '*.hpp' '*.cc' '*.c' '*.cpp' | xargs clang-format --dry-run -Werror
+  git ls-files '*.h' '*.hpp' '*.cc' '*.c' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 }
 
 # A pass is remembered for as long as no source changes. clang's own configuration, since it reads
@@ -185,6 +208,12 @@ check "Oracle: int8 and int4 optimizer states against fp32 states" \
 build_and_test asan -LE 'package|heavy' -E GoldenLora
 
 if [[ -n $full ]]; then
+  before=$((failed + skipped))
+  check "CUDA toolkit" cuda_toolkit
+  if ((failed + skipped == before)); then
+    check "Build: CUDA kernels by nvcc" nvcc_builds
+    NIBBLE_ALL_SCHEDULES=1 tests release -L 'cuda_host|gpu'
+  fi
   check "clang-tidy" tidy
   build_and_test tsan -LE 'package|heavy' -E GoldenLora
   build_and_test clang -LE 'package|heavy' -E GoldenLora

@@ -12,6 +12,7 @@ pass without it, until one kills it; "survived" means that it passed the last:
   one     the best instruction set of this machine beside the scalar code (avx2: that one, for a
           mutant in code that only AVX2 has).
   all     everything (left out by --quick).
+  device  cuda/ alone: the kernels on the stand-in (tests/conformance).
 Mutants that change nothing that a test may see stand in tools/mutate_equivalent.txt, with the
 reason, and are not counted: records of `file`, `code` (the line, stripped), `mutation` (as --list
 prints it, or * for every one of that line) and `reason`, with an empty line between records.
@@ -32,7 +33,8 @@ import mutations
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tools" / "mutate_equivalent.txt"
-GLOBS = ["src/math/*.h", "src/backend/reference.cc", "cpu/simd/*-inl.h", "cpu/optim/*-inl.h"]
+GLOBS = ["src/math/*.h", "src/backend/reference.cc", "cpu/simd/*-inl.h", "cpu/optim/*-inl.h",
+         "cuda/*.cc", "cuda/optim/*.cu", "cuda/optim/*.cuh"]
 OPTIM = ["src/optim/*.cc"]
 TESTS = ["math_test", "optim_golden_test", "optim_test"]
 FILTER = "-*MoreThanTwoToThe31Elements*:*AnyThreadCount*"  # minutes each
@@ -78,6 +80,8 @@ def known_equivalents():
 
 
 def tests_of(stage):
+    if stage == "device":
+        return ["conformance_test"]
     return TESTS[:1] if stage == "math" else TESTS
 
 
@@ -108,8 +112,8 @@ class Workshop:
     def set_stage(self, stage):
         kernels, targets = (ROOT / KERNELS).read_bytes(), (ROOT / TARGETS).read_bytes()
         best = "bitalg" in pathlib.Path("/proc/cpuinfo").read_text()
-        if stage in ("one", "avx2"):
-            left_out = b"HWY_AVX2 | HWY_AVX3 | " if best and stage == "one" else LARGE
+        if stage in ("one", "avx2", "device"):
+            left_out = b"HWY_AVX2 | HWY_AVX3 | " if best and stage != "avx2" else LARGE
             targets = targets.replace(b"TARGETS (", b"TARGETS (" + left_out)
         self.write(KERNELS, NO_KERNELS if stage in ("math", "scalar") else kernels)
         self.write(TARGETS, targets)
@@ -174,6 +178,8 @@ def changed(mutant):
 def stages_of(mutant):
     if mutant.path.startswith("src/"):
         return ["math", "scalar", "one"] if "/math/" in mutant.path else ["scalar", "one"]
+    if mutant.path.startswith("cuda/"):
+        return ["device"]
     inside = re.findall(r"^#(if|else|endif)(.*)", changed(mutant)[0][:mutant.start], re.M)
     return ["avx2" if inside and inside[-1] == ("if", " HWY_TARGET == HWY_AVX2") else "one"]
 
@@ -197,7 +203,7 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="compiler output of what fails")
     args = parser.parse_args()
 
-    paths = [str(p.relative_to(ROOT)) for d in ("src", "cpu") for p in (ROOT / d).rglob("*.*")]
+    paths = [str(p.relative_to(ROOT)) for d in ("src", "cpu", "cuda") for p in (ROOT / d).rglob("*.*")]
     for globs in (GLOBS + (OPTIM if args.optim else []), args.files or ["*"]):
         paths = [p for p in paths if any(fnmatch.fnmatch(p, g) for g in globs)]
     known = known_equivalents()

@@ -7,7 +7,7 @@
 make_venv() {
   local directory=$1 requirements=$2 stamp
   # The heavy list includes the light one.
-  stamp=$(python3 --version && cat "$requirements" "${requirements%/*}/requirements-light.txt")
+  stamp=$(python3 --version && cat "$requirements" tests/oracles/requirements-light.txt)
   if [[ -f $directory/nibble-stamp && $(<"$directory/nibble-stamp") == "$stamp" ]]; then
     echo "$directory is up to date."
     return 0

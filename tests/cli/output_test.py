@@ -181,7 +181,7 @@ class Adapters(harness.Errors):
     def test_a_run_that_ends_in_no_numbers(self):
         output = self.path("diverged")
         result = self.nibble("finetune", *self.finetune_arguments(
-            output, max_steps=1, warmup_steps=0, learning_rate=1e39))
+            output, max_steps=1, warmup_steps=0, learning_rate=3e38))
         self.assert_error(result, output, "not finite", output=output)
 
 

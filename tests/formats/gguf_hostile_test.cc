@@ -266,7 +266,11 @@ TEST(GgufHostile, LimitsHoldAtTheLimitAndNotBeyond) {
 
 // Quadratic look for duplicates would take hours.
 TEST(GgufHostile, AMillionKeysInSeconds) {
+#if defined(__SANITIZE_THREAD__)
+  constexpr std::uint64_t kKeys = 100'000;
+#else
   constexpr std::uint64_t kKeys = 1'000'000;
+#endif
   std::string bytes = "GGUF" + u32(3) + u64(0) + u64(kKeys);
   for (std::uint64_t i = 0; i < kKeys; ++i) {
     bytes += kv("k" + std::to_string(i), kU32, u32(1));

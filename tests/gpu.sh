@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The tests and benches that need a GPU, in one command, on a machine that has one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<'TEXT'
+usage: tests/gpu.sh [options]
+
+Runs the conformance tests on the GPU, compares the hash of every kernel's output with that of the
+host run, runs compute-sanitizer over them, and measures. The results go to build/gpu/ (or --out).
+
+  --bundle FILE  build here, run nothing, and pack all that it needs into FILE (a .tar.gz), for a
+                 machine without compilers and package mirrors: unpack there, run tests/gpu.sh
+  --out DIR      where results go (default: build/gpu)
+  --jobs N       processes of the build (default: the number of processors)
+  --help
+TEXT
+}
+
+bundle="" out=build/gpu jobs=$(nproc)
+while (($#)); do
+  case $1 in
+    --bundle | --out | --jobs)
+      (($# > 1)) || { echo "$1 needs a value" >&2; exit 2; }
+      case $1 in
+        --bundle) bundle=$2 ;;
+        --out) out=$2 ;;
+        --jobs) jobs=$2 ;;
+      esac
+      shift ;;
+    --help | -h) usage; exit ;;
+    *) echo "unknown option: $1 (see --help)" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+programs=(gpu_conformance_test gpu_hashes cuda_bench)
+files=build/gpu/bin
+
+build() {
+  local build=build/gpu/tree
+  mkdir -p build/gpu
+  cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DNIBBLE_CUDA=ON -DNIBBLE_BUILD_TRAIN=OFF \
+    -DNIBBLE_BUILD_BENCH=ON >build/gpu/configure.log || { cat build/gpu/configure.log; exit 1; }
+  cmake --build $build -j "$jobs" --target "${programs[@]}" host_hashes
+  rm -rf $files
+  mkdir -p $files/lib
+  cp $build/tests/conformance/{gpu_conformance_test,gpu_hashes} $build/bench/cuda_bench $files
+  $build/tests/conformance/host_hashes >$files/hashes.txt
+  # The libraries that a bare machine may lack; the C library and the driver are its own.
+  ldd $files/gpu_conformance_test | awk '$2 == "=>" {print $3}' |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|libcuda)\.so' | xargs -r cp -L -t $files/lib
+}
+
+run() {
+  export LD_LIBRARY_PATH=$PWD/$files/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  mkdir -p "$out"
+  local failed=0
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$out/gpu.txt"
+  $files/gpu_conformance_test | tee "$out/conformance.log" | tail -n 5
+  ((PIPESTATUS[0] == 0)) || failed=1
+  $files/gpu_hashes >"$out/hashes.txt"
+  if diff $files/hashes.txt "$out/hashes.txt" >"$out/hashes.diff"; then
+    echo "$(wc -l <"$out/hashes.txt") outputs have the host's bits"
+  else
+    echo "FAILED: $(grep -c '^>' "$out/hashes.diff") outputs differ from the host's ($out/hashes.diff)"
+    failed=1
+  fi
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck initcheck synccheck; do
+      echo "compute-sanitizer $tool"
+      compute-sanitizer --tool $tool --error-exitcode 9 $files/gpu_conformance_test \
+        --gtest_filter='DeviceSteps.*:DeviceTensors.Acc*:DeviceTensors.Gguf*' \
+        >"$out/$tool.log" 2>&1 || { failed=1; tail -n 20 "$out/$tool.log"; }
+    done
+  else
+    echo "SKIPPED: compute-sanitizer is not here"
+  fi
+  $files/cuda_bench | tee "$out/bench.json"
+  return $failed
+}
+
+# A bundle has the programs already.
+if [[ ! -f CMakeLists.txt ]]; then
+  run
+  exit
+fi
+build
+if [[ -n $bundle ]]; then
+  tar -czf "$bundle" tests/gpu.sh $files
+  du -h "$bundle"
+else
+  run
+fi
