@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libnibble's optimizers as torch.optim.Optimizer subclasses. CPU tensors, float32 and bfloat16."""
+"""libnibble's optimizers as torch.optim.Optimizer subclasses. Float32 and bfloat16, CPU and CUDA tensors."""
 from .drop_in_lowbit import (LAMB, REFUSED, AdamW32bit, AdamW4bit, AdamW8bit, AdamWFp8, Adagrad8bit,
                              Adagrad32bit, Adam8bit, Adam32bit, AdEMAMix, AdEMAMix8bit,
                              AdEMAMix32bit, LAMB8bit, LAMB32bit, Lion, Lion8bit, Lion32bit,

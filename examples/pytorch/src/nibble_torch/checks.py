@@ -26,7 +26,8 @@ def dtype_name(tensor, what):
 
 
 def check_plain(tensor, what):
-    """A dense strided CPU tensor that is whole in this process; otherwise Unsupported."""
+    """A dense strided tensor of the CPU or a CUDA device that is whole in this process; otherwise
+    Unsupported."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         sharded = _kind(tensor) & _SHARDED
         if sharded:
@@ -37,11 +38,8 @@ def check_plain(tensor, what):
                               % what)
     if tensor.layout is not torch.strided:
         raise Unsupported("%s is sparse (%s); a dense tensor expected" % (what, tensor.layout))
-    if tensor.device.type == "cuda":
-        raise Unsupported("%s is on %s; this build of libnibble has no CUDA backend, move it to "
-                          "the CPU" % (what, tensor.device))
-    if tensor.device.type != "cpu":
-        raise Unsupported("%s is on device %s; this build of libnibble works on CPU tensors"
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise Unsupported("%s is on device %s; libnibble works on CPU and CUDA tensors"
                           % (what, tensor.device))
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Unsupported("%s is a %s, a tensor subclass, which may mean something else by its "

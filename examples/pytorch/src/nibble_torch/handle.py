@@ -13,6 +13,15 @@ _TENSOR_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "U8": torch.uint
                   "I8": torch.int8, "I16": torch.int16, "F8_E4M3": torch.float8_e4m3fn}
 
 
+class _DeviceMemory:
+    """Memory of a GPU as torch.as_tensor takes it. Keeps its owner alive."""
+
+    def __init__(self, address, size, owner):
+        self.owner = owner
+        self.__cuda_array_interface__ = {"shape": (size,), "typestr": "|u1", "version": 3,
+                                         "data": (address, False)}
+
+
 def _bytes(text):
     return text.encode() if text is not None else None
 
@@ -22,16 +31,19 @@ class Handle:
     views of its memory and keep it alive."""
 
     def __init__(self, *, rule, hypers, state_format, weight_format, mode, block_size,
-                 min_quantized_elements, seed, nonfinite, decay, formats):
-        """hypers: {nibble's name: number}. formats: {name pattern: state format}. For the others
-        see nibble_optimizer_desc; None is the default. Library errors."""
+                 min_quantized_elements, seed, nonfinite, decay, formats, device="cpu"):
+        """hypers: {nibble's name: number}. formats: {name pattern: state format}. device: where
+        the parameters are, a torch.device or its name. For the others see nibble_optimizer_desc;
+        None is the default. Library errors."""
+        self.device = torch.device(device)
         array = (library.Hyper * len(hypers))(
             *[library.Hyper(_bytes(k), float(v)) for k, v in hypers.items()])
         desc = library.OptimizerDesc(
             rule=_bytes(rule), state_format=_bytes(state_format), mode=_bytes(mode),
             block_size=block_size or 0, min_quantized_elements=min_quantized_elements,
             hypers=array, n_hypers=len(hypers), weight_format=_bytes(weight_format),
-            decay=_bytes(decay), seed=seed, nonfinite=NONFINITE[nonfinite])
+            decay=_bytes(decay), seed=seed, nonfinite=NONFINITE[nonfinite],
+            device=None if self.device.type == "cpu" else _bytes(str(self.device)))
         self._raw = c_void_p()
         call.nibble_optimizer_create(byref(self._raw), byref(desc))
         self.hypers = {k: float(v) for k, v in hypers.items()}
@@ -75,6 +87,8 @@ class Handle:
         desc = library.StepDesc(grads=(c_void_p * n)(*pointers), n_grads=n, skip_missing=1,
                                 grad_scale=grad_scale, grads_are_finite=int(known_finite),
                                 out_nonfinite=ctypes.pointer(found))
+        if self.device.type == "cuda":
+            desc.stream = torch.cuda.current_stream(self.device).cuda_stream
         call.nibble_optimizer_set_step_count(self._raw, count)
         try:
             call.nibble_optimizer_step(self._raw, byref(desc))
@@ -111,12 +125,18 @@ class Handle:
             if info.bytes == 0:
                 tensor = torch.empty(0, dtype=dtype)
             else:
-                view = (ctypes.c_char * info.bytes).from_address(info.data)
-                view.owner = self  # the tensor keeps the view alive, and so the memory
-                tensor = torch.frombuffer(view, dtype=dtype)
+                tensor = self._view(info.data, info.bytes).view(dtype)
             whole = tensor.numel() == shape.numel()
             out[info.name.decode()] = tensor.view(shape) if whole else tensor
         return out
+
+    def _view(self, address, size):
+        """The bytes there as a tensor, which keeps the memory alive."""
+        if self.device.type == "cuda":
+            return torch.as_tensor(_DeviceMemory(address, size, self), device=self.device)
+        view = (ctypes.c_char * size).from_address(address)
+        view.owner = self
+        return torch.frombuffer(view, dtype=torch.uint8)
 
     def load_states(self, index, arrays):
         """Copies {name: tensor} over the states of those names. The caller has compared sizes."""
@@ -124,7 +144,7 @@ class Handle:
             source = arrays.get(info.name.decode())
             if source is None or source.data_ptr() == info.data or info.bytes == 0:
                 continue
-            source = source.detach().contiguous()
+            source = source.detach().contiguous().cpu()
             call.nibble_optimizer_load_state(self._raw, index, i, source.data_ptr(),
                                              source.numel() * source.element_size())
 
@@ -132,9 +152,9 @@ class Handle:
         """foreign: an interop.Foreign. Decoded as it says, encoded in the parameter's format."""
         if foreign.codes.numel() == 0:
             return
-        codes = foreign.codes.detach().contiguous()
-        scales = foreign.scales.float().contiguous() if foreign.scales is not None else None
-        table = foreign.map.float().contiguous() if foreign.map is not None else None
+        codes = foreign.codes.detach().contiguous().cpu()
+        scales = foreign.scales.float().contiguous().cpu() if foreign.scales is not None else None
+        table = foreign.map.float().contiguous().cpu() if foreign.map is not None else None
         desc = library.ImportDesc(
             state=_bytes(name), format=_bytes(foreign.format), codes=codes.data_ptr(),
             scales=scales.data_ptr() if scales is not None else None,
@@ -147,16 +167,18 @@ class Handle:
         out = torch.empty(shape, dtype=torch.float32)
         if out.numel() > 0:
             call.nibble_optimizer_export_state(self._raw, index, _bytes(name), out.data_ptr())
-        return out
+        return out.to(self.device)
 
 
 def count_nonfinite(tensors):
     """How many elements of these float32 and bfloat16 tensors are NaN or infinite."""
-    n = len(tensors)
+    on_host = [t for t in tensors if t.device.type == "cpu"]
+    elsewhere = sum(int((~torch.isfinite(t)).sum()) for t in tensors if t.device.type != "cpu")
+    tensors, n = on_host, len(on_host)
     found, norm = c_int64(), ctypes.c_double()
     call.nibble_global_norm(
         (c_void_p * n)(*[t.data_ptr() for t in tensors]),
         (c_int64 * n)(*[t.numel() for t in tensors]),
         (c_char_p * n)(*[b"BF16" if t.dtype is torch.bfloat16 else b"F32" for t in tensors]), n,
         byref(norm), byref(found))
-    return found.value
+    return found.value + elsewhere

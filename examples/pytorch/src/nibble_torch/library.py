@@ -56,7 +56,8 @@ class OptimizerDesc(_Sized):
                 ("min_quantized_elements", c_int64), ("learning_rate", c_double),
                 ("beta1", c_double), ("beta2", c_double), ("eps", c_double),
                 ("weight_decay", c_double), ("hypers", POINTER(Hyper)), ("n_hypers", c_int64),
-                ("weight_format", c_char_p), ("decay", c_char_p), ("seed", c_uint64)]
+                ("weight_format", c_char_p), ("decay", c_char_p), ("seed", c_uint64),
+                ("device", c_char_p)]
 
 
 class ParamDesc(_Sized):
@@ -71,7 +72,7 @@ class StepDesc(_Sized):
                 ("grads", POINTER(c_void_p)), ("n_grads", c_int64), ("grad_scale", c_double),
                 ("out_nonfinite", POINTER(c_int64)), ("max_grad_norm", c_double),
                 ("out_grad_norm", POINTER(c_double)), ("found_inf", POINTER(c_float)),
-                ("collect_errors", c_uint32), ("skip_missing", c_uint32)]
+                ("collect_errors", c_uint32), ("skip_missing", c_uint32), ("stream", c_void_p)]
 
 
 class ParamInfo(_Sized):

@@ -17,7 +17,8 @@ class Optimizer(torch.optim.Optimizer):
 
     params: as torch.optim takes them: tensors, (name, tensor) pairs, or groups. With names, norms
         and embeddings keep fp32 states unless `formats` says otherwise. Parameters are float32 or
-        bfloat16, dense, contiguous, on the CPU; what is not is refused by name.
+        bfloat16, dense, contiguous, on the CPU or, with a libnibble that has CUDA, on a GPU, each
+        group on one; what is not is refused by name.
     rule, and hyper-parameters by nibble's names (nibble_rule_hyper), save that learning_rate is lr
         and beta1, beta2, ... may be given as betas.
     state_format: "fp32", "bf16", "fp8", "int8", "int8_log", "int8_linear", "int4", "int4_rank1"; or
@@ -131,8 +132,12 @@ class Optimizer(torch.optim.Optimizer):
         dtypes = [(checks.check_param(p, "parameter %r" % name), checks.grad_dtype_name(p, name))
                   for p, name in zip(group["params"], names)]
         checks.check_weight_format(wanted)
+        devices = {p.device for p in group["params"]} or {torch.device("cpu")}
+        if len(devices) > 1:
+            raise library.Unsupported("parameters of one group are on several devices (%s); make "
+                                      "a group for each" % ", ".join(sorted(map(str, devices))))
         handle = Handle(rule=self._rule_of(group), hypers=self._hypers(group, 1),
-                        weight_format="fp32", **options)
+                        weight_format="fp32", device=devices.pop(), **options)
         for p, name, (dtype, grad_dtype) in zip(group["params"], names, dtypes):
             weights = (wanted or _DEFAULT_BF16) if dtype == "BF16" else "fp32"
             index = handle.add_param(name, p.shape, weights, grad_dtype)
