@@ -85,7 +85,7 @@ void Worker::fail(const std::string& what) {
 
 void Worker::fail_here(std::string what, Site site) {
   fail(text(*current) + " at " + text(site) + ": " + what);
-  what = std::string();
+  std::string().swap(what);  // this frame is never left: free it here (an assignment would not)
   hand_over(nullptr);
   std::abort();  // an abandoned thread never goes on
 }
