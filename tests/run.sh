@@ -14,11 +14,12 @@ usage: tests/run.sh [options]
 
 Installs what is missing, builds with g++ (release, then with the address and undefined-behaviour
 sanitizers), gets the test model, runs every test and compares with llama.cpp and the other peers.
-The CUDA kernels run on a stand-in for a GPU.
+The CUDA kernels run on a stand-in for a GPU (the toolkit's headers come as Python packages where
+there is no nvcc).
 
-  --full         also: nvcc for every GPU architecture (its toolkit comes as Python packages where there
-                 is none), the stand-in's five schedules, clang-tidy, thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB),
-                 the quickstart as it is and under a forced AVX2
+  --full         also: nvcc for every GPU architecture, the stand-in's five schedules, clang-tidy,
+                 thread sanitizer, clang with the fuzz targets, PEFT on PyTorch (5 GB), the
+                 quickstart as it is and under a forced AVX2
   --yes          do not ask before installing packages (also: CI=true)
   --no-install   install no packages; say what is missing
   --jobs N       processes of the builds and tests (default: the number of processors)
@@ -193,6 +194,9 @@ mkdir -p build
 export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp"
 need "Packages" ensure_packages "$mode" "${packages_tests[@]}"
 check "Format" formatted
+before=$((failed + skipped))
+check "CUDA toolkit" cuda_toolkit  # its headers; nvcc itself with --full
+has_toolkit=$((failed + skipped == before))
 need "Build: release" build release
 need "Test model" python3 examples/quickstart/get_model.py
 need "Python environment" make_venv .venv-light tests/oracles/requirements-light.txt
@@ -208,9 +212,7 @@ check "Oracle: int8 and int4 optimizer states against fp32 states" \
 build_and_test asan -LE 'package|heavy' -E GoldenLora
 
 if [[ -n $full ]]; then
-  before=$((failed + skipped))
-  check "CUDA toolkit" cuda_toolkit
-  if ((failed + skipped == before)); then
+  if ((has_toolkit)); then
     check "Build: CUDA kernels by nvcc" nvcc_builds
     NIBBLE_ALL_SCHEDULES=1 tests release -L 'cuda_host|gpu'
   fi

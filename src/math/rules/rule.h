@@ -58,7 +58,7 @@ constexpr HyperSpec switch_spec(const char* name, double value) { return {name, 
 struct StateSpec {
   const char* name = nullptr;  // also the key in checkpoints
   bool is_signed = false;      // which map a quantised format uses
-  int needs = -1;              // a hyper-parameter: the state is left out where that is 0 at creation
+  int needs = -1;  // a hyper-parameter: the state is left out where that is 0 at creation
 };
 
 // Term 0 of every rule: the weight moves by this times the direction.
