@@ -62,13 +62,13 @@ inline Snapshot snapshot(const nibble_optimizer* opt) {
 template <class T>
 inline constexpr std::size_t kFirstSize = sizeof(T);
 template <>
-inline constexpr std::size_t kFirstSize<nibble_optimizer_desc> =
-    offsetof(nibble_optimizer_desc, device);
+inline constexpr std::size_t kFirstSize<nibble_optimizer_desc> = offsetof(nibble_optimizer_desc,
+                                                                          device);
 template <>
 inline constexpr std::size_t kFirstSize<nibble_step_desc> = offsetof(nibble_step_desc, stream);
 template <>
-inline constexpr std::size_t kFirstSize<nibble_quantize_desc> =
-    offsetof(nibble_quantize_desc, device);
+inline constexpr std::size_t kFirstSize<nibble_quantize_desc> = offsetof(nibble_quantize_desc,
+                                                                         device);
 
 // `call` with every wrong struct_size, and with what a newer caller may give.
 template <class T, class Call>
