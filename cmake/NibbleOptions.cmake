@@ -35,6 +35,9 @@ function(nibble_target target)
     target_compile_options(${target} PRIVATE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer
       -fno-sanitize-recover=all)
     target_link_options(${target} PUBLIC -fsanitize=${NIBBLE_SANITIZE})
+    if(CMAKE_CXX_COMPILER_ID MATCHES "Clang" AND NIBBLE_SANITIZE MATCHES "address")
+      target_compile_definitions(${target} PRIVATE __SANITIZE_ADDRESS__)  # as g++ has it
+    endif()
   endif()
   # The fuzzer sees only code that counts its edges. The sanitizers' runtime holds the counters for
   # the programs that are not fuzz targets, so without a sanitizer a fuzzer goes blind.
