@@ -73,24 +73,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     collect_kernel(StepArgs args, backend::StepStats* stats) {
   NIBBLE_SHARED(float, scratch, kThreads / 32);
   NIBBLE_SHARED(double, shared, kThreads);
-  if (args.control->taken == 0) {
-    return;
-  }
   const Chunk chunk = args.chunks[blockIdx.x];
   const Tensor& tensor = args.tensors[chunk.tensor];
-  const backend::StepTask& task = tensor.task;
-  if (task.grads.data == nullptr) {
+  if (is_left_out(args, tensor)) {
     return;
   }
   const Lane at = lane_of(chunk, tensor.count);
-  const math::RandomStream random = random_of(args, tensor);
   StepLane<Rule, AnyFormat> lane;
-  lane.load(task, at, random, scratch);
-  lane.update(live_terms(args, tensor));
-  store_weights({task, at, random, scratch}, lane.weights);
-  lane.template store_states<0>(task, at, scratch);
+  take_step(args, tensor, at, scratch, lane);
   __syncthreads();  // scales are one thread's, and read by all below
-  add_stats<Rule, 0>(task, at, scratch, shared, lane.states, stats[blockIdx.x]);
+  add_stats<Rule, 0>(tensor.task, at, scratch, shared, lane.states, stats[blockIdx.x]);
 }
 
 }  // namespace nibble::cuda

@@ -3,21 +3,13 @@
 // policy for those that are not finite, and the terms of every group.
 #include <cfloat>
 
-#include "cuda/device.h"
 #include "cuda/optim/launch.h"
+#include "cuda/optim/sums.cuh"
 
 namespace nibble::cuda {
 namespace {
 
-constexpr int kSums = 16;  // accumulators of a leaf (backend.h)
-constexpr int kSumThreads = 128;
 constexpr double kClipEpsilon = 1e-6;  // as PyTorch's clip_grad_norm_
-
-__device__ float element_of(backend::Source x, std::int64_t i) {
-  return x.is_bf16 ? math::bf16_to_float(static_cast<const math::bf16*>(x.data)[i])
-                   : static_cast<const float*>(x.data)[i];
-}
-__device__ bool is_finite(float x) { return math::is_finite_bits(__float_as_uint(x)); }
 
 // The elements of a leaf, and the gradient that they are of; none where it is missing.
 struct LeafRange {
@@ -40,20 +32,17 @@ __global__ void __launch_bounds__(kSumThreads)
   const std::int64_t i = (std::int64_t{blockIdx.x} * kSumThreads + threadIdx.x) / kSums;
   const int lane = static_cast<int>(threadIdx.x) % kSums;
   double sum = 0.0;
-  std::int64_t nonfinite = 0;
+  long long nonfinite = 0;
   if (i < count) {
     const LeafRange range = range_of(args, leaves[i]);
     for (std::int64_t e = range.first + lane; e < range.last; e += kSums) {
       const float element = element_of(range.grads, e);
-      const double value = is_finite(element) ? element : 0.0F;
-      sum += value * value;
+      sum += finite_square(element);
       nonfinite += is_finite(element) ? 0 : 1;
     }
   }
-  for (int d = 1; d < kSums; d *= 2) {  // neighbours, four times
-    sum += __shfl_xor_sync(0xffffffffU, sum, d);
-    nonfinite += __shfl_xor_sync(0xffffffffU, static_cast<long long>(nonfinite), d);
-  }
+  sum = combine_accumulators(sum);
+  nonfinite = combine_accumulators(nonfinite);
   if (i < count && lane == 0) {
     sums[i] = {sum, nonfinite};
   }

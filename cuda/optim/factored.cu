@@ -52,12 +52,8 @@ Factored split(const Matrix& matrix, std::byte* workspace) {
 
 __device__ float grad_at(const StepArgs& args, const Factored& f, std::int64_t i) {
   const backend::Source& grads = args.tensors[f.tensor].task.grads;
-  const float grad = grads.is_bf16
-                         ? math::bf16_to_float(static_cast<const math::bf16*>(grads.data)[i])
-                         : static_cast<const float*>(grads.data)[i];
-  const float scaled = grad * args.control->grad_scale;
-  const bool left_out =
-      args.control->skip_elements != 0 && !math::is_finite_bits(__float_as_uint(scaled));
+  const float scaled = element_of(grads, i) * args.control->grad_scale;
+  const bool left_out = args.control->skip_elements != 0 && !is_finite(scaled);
   return left_out ? 0.0F : scaled;
 }
 

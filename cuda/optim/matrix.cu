@@ -4,9 +4,6 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int kSums = 16;  // accumulators of a leaf (backend.h)
-constexpr int kSumThreads = 128;
-
 __global__ void __launch_bounds__(kSumThreads)
     squares_kernel(StepArgs args, const float* x, std::int64_t n, double* leaves) {
   if (args.control->taken == 0) {
@@ -18,12 +15,9 @@ __global__ void __launch_bounds__(kSumThreads)
   const std::int64_t last = first + backend::kSumLeaf < n ? first + backend::kSumLeaf : n;
   double sum = 0.0;
   for (std::int64_t i = first + lane; i < last; i += kSums) {
-    const double value = math::is_finite_bits(__float_as_uint(x[i])) ? x[i] : 0.0F;
-    sum += value * value;
+    sum += finite_square(x[i]);
   }
-  for (int d = 1; d < kSums; d *= 2) {  // neighbours, four times
-    sum += __shfl_xor_sync(0xffffffffU, sum, d);
-  }
+  sum = combine_accumulators(sum);
   if (lane == 0 && first < n) {
     leaves[leaf] = sum;
   }

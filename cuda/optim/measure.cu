@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Trust ratios from sums of blocks, and the exchange of rank-1 scales.
-#include "cuda/device.h"
 #include "cuda/optim/launch.h"
+#include "cuda/optim/sums.cuh"
 
 namespace nibble::cuda {
 namespace {
 
 constexpr int kWide = 256;
 
-__device__ void add_in_order(const double* from, std::int64_t n, double* to) {
-  double sum = 0.0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    sum += from[i];
-  }
-  *to = sum;
-}
-
 // A thread block a tensor: blocks are added within their range, then ranges, as on the host.
 __global__ void __launch_bounds__(kWide)
     trust_ratio_kernel(StepArgs args, const std::uint32_t* tensors) {
   Tensor& tensor = args.tensors[tensors[blockIdx.x]];
-  if (args.control->taken == 0 || tensor.task.grads.data == nullptr ||
-      tensor.block_squares == nullptr) {
+  if (is_left_out(args, tensor) || tensor.block_squares == nullptr) {
     return;
   }
   const std::int64_t blocks = math::block_count(tensor.count, tensor.task.block);
@@ -30,14 +21,12 @@ __global__ void __launch_bounds__(kWide)
   for (std::int64_t i = threadIdx.x; i < 2 * ranges; i += kWide) {
     const std::int64_t first = i % ranges * each;
     const std::int64_t n = blocks - first < each ? blocks - first : each;
-    add_in_order(tensor.block_squares + i / ranges * blocks + first, n, tensor.range_squares + i);
+    tensor.range_squares[i] = sum_in_order(tensor.block_squares + i / ranges * blocks + first, n);
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    double weights = 0.0;
-    double updates = 0.0;
-    add_in_order(tensor.range_squares, ranges, &weights);
-    add_in_order(tensor.range_squares + ranges, ranges, &updates);
+    const double weights = sum_in_order(tensor.range_squares, ranges);
+    const double updates = sum_in_order(tensor.range_squares + ranges, ranges);
     const double ratio = weights > 0 && updates > 0 ? std::sqrt(weights) / std::sqrt(updates) : 1;
     const double* hyper = args.groups[tensor.group].hyper;
     tensor.task.keep =
@@ -71,7 +60,7 @@ __global__ void __launch_bounds__(kWide)
 __global__ void __launch_bounds__(kWide)
     finish_rank1_kernel(StepArgs args, const std::uint32_t* tensors) {
   const Tensor& tensor = args.tensors[tensors[blockIdx.x]];
-  if (args.control->taken == 0 || tensor.task.grads.data == nullptr) {
+  if (is_left_out(args, tensor)) {
     return;
   }
   for_each_scales(tensor, [&](const float* current, const float* next, std::int64_t n) {

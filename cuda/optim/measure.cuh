@@ -16,7 +16,6 @@ __device__ inline void raise(float* maximum, float value) {
 // threads a block. values: kChunk floats that all threads have written.
 __device__ inline void sum_blocks(const float* values, const Tensor& tensor, Chunk chunk,
                                   double* out) {
-  constexpr int kSums = 16;
   const auto block = static_cast<int>(tensor.task.block);
   const int lane = static_cast<int>(threadIdx.x) % kSums;
   const std::int64_t first = std::int64_t{chunk.index} * kChunk;
@@ -25,13 +24,9 @@ __device__ inline void sum_blocks(const float* values, const Tensor& tensor, Chu
     double sum = 0.0;
     for (int e = lane; b < kChunk / block && e < block && first + b * block + e < tensor.count;
          e += kSums) {
-      const float value = values[b * block + e];
-      const double finite = math::is_finite_bits(__float_as_uint(value)) ? value : 0.0F;
-      sum += finite * finite;
+      sum += finite_square(values[b * block + e]);
     }
-    for (int d = 1; d < kSums; d *= 2) {
-      sum += __shfl_xor_sync(0xffffffffU, sum, d);
-    }
+    sum = combine_accumulators(sum);
     if (lane == 0 && b < kChunk / block && first + b * block < tensor.count) {
       out[first / block + b] = sum;
     }
@@ -61,13 +56,10 @@ template <class Rule>
 __global__ void __launch_bounds__(kThreads, 1) measure_kernel(StepArgs args) {
   NIBBLE_SHARED(float, scratch, kThreads / 32);
   NIBBLE_SHARED(float, values, kChunk);
-  if (args.control->taken == 0) {
-    return;
-  }
   const Chunk chunk = args.chunks[blockIdx.x];
   const Tensor& tensor = args.tensors[chunk.tensor];
   const backend::StepTask& task = tensor.task;
-  if (task.grads.data == nullptr) {
+  if (is_left_out(args, tensor)) {
     return;
   }
   const Lane at = lane_of(chunk, tensor.count);

@@ -7,6 +7,7 @@
 
 #include "cuda/optim/launch.h"
 #include "cuda/optim/state_io.cuh"
+#include "cuda/optim/sums.cuh"
 #include "cuda/optim/weight_io.cuh"
 
 namespace nibble::cuda {
@@ -88,6 +89,17 @@ __device__ inline math::RandomStream random_of(const StepArgs& args, const Tenso
   return random;
 }
 
+// The whole step of a thread's elements; `lane` is left with the new values.
+template <class Rule, class Format>
+__device__ void take_step(const StepArgs& args, const Tensor& tensor, Lane at, float* scratch,
+                          StepLane<Rule, Format>& lane) {
+  const math::RandomStream random = random_of(args, tensor);
+  lane.load(tensor.task, at, random, scratch);
+  lane.update(live_terms(args, tensor));
+  store_weights({tensor.task, at, random, scratch}, lane.weights);
+  lane.template store_states<0>(tensor.task, at, scratch);
+}
+
 // Thread blocks that a multiprocessor is to hold: two, which leaves 64 registers a thread; the
 // larger kernels need more.
 template <class Rule, class Format>
@@ -100,22 +112,13 @@ template <class Rule, class Format>
 __global__ void __launch_bounds__(kThreads, (kBlocksHeld<Rule, Format>))
     step_kernel(StepArgs args) {
   NIBBLE_SHARED(float, scratch, kThreads / 32);
-  if (args.control->taken == 0) {
-    return;
-  }
   const Chunk chunk = args.chunks[blockIdx.x];
   const Tensor& tensor = args.tensors[chunk.tensor];
-  const backend::StepTask& task = tensor.task;
-  if (task.grads.data == nullptr) {
+  if (is_left_out(args, tensor)) {
     return;
   }
-  const Lane at = lane_of(chunk, tensor.count);
-  const math::RandomStream random = random_of(args, tensor);
   StepLane<Rule, Format> lane;
-  lane.load(task, at, random, scratch);
-  lane.update(live_terms(args, tensor));
-  store_weights({task, at, random, scratch}, lane.weights);
-  lane.template store_states<0>(task, at, scratch);
+  take_step(args, tensor, lane_of(chunk, tensor.count), scratch, lane);
 }
 
 template <class Rule>
