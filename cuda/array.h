@@ -14,7 +14,7 @@ class DeviceArray {
  public:
   DeviceArray() = default;
   DeviceArray(backend::Device& device, std::uint64_t bytes, const char* purpose)
-      : device_(&device), memory_(device.allocate(bytes, purpose)) {}
+      : device_(&device), memory_(device.allocate(backend::MemoryKind::kDevice, bytes, purpose)) {}
   ~DeviceArray() {
     if (device_ != nullptr) {
       device_->release(memory_);

@@ -48,16 +48,18 @@ class CudaDevice final : public backend::Device {
 
   const std::string& name() const override { return name_; }
 
-  std::byte* allocate(std::uint64_t bytes, std::string_view purpose) override {
+  std::byte* allocate(backend::MemoryKind kind, std::uint64_t bytes,
+                      std::string_view purpose) override {
     const ScopedDevice current(index_);
-    return pool_.allocate(bytes, purpose);
+    return pool_.allocate(kind, bytes, purpose);
   }
-  void release(std::byte* memory) noexcept override {
+  bool release(std::byte* memory) noexcept override {
     int before = index_;
     static_cast<void>(cudaGetDevice(&before));
     static_cast<void>(cudaSetDevice(index_));
-    pool_.release(memory);
+    const bool known = pool_.release(memory);
     static_cast<void>(cudaSetDevice(before));
+    return known;
   }
   void set_memory_limit(std::uint64_t bytes) override {
     const ScopedDevice current(index_);
@@ -88,6 +90,10 @@ class CudaDevice final : public backend::Device {
       check(cudaDeviceSynchronize(), "waiting for the device");
     }
   }
+  void copy(void* to, const void* from, std::uint64_t bytes, void* stream) override {
+    const ScopedDevice current(index_);
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), "copy");
+  }
   bool is_device_memory(const void* memory) override {
     const ScopedDevice current(index_);
     cudaPointerAttributes attributes{};
@@ -108,33 +114,33 @@ class CudaDevice final : public backend::Device {
   void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,
                 math::Rounding rounding, std::uint8_t* codes, float* scale, void* stream) override {
     const ScopedDevice current(index_);
-    if (n > 0) {
-      check(launch_quantize(x, n, block, format, is_signed, rounding, codes, scale,
-                            stream_of(stream)),
-            "quantize");
-    }
+    check(
+        launch_quantize(x, n, block, format, is_signed, rounding, codes, scale, stream_of(stream)),
+        "quantize");
   }
   void dequantize(const std::uint8_t* codes, const float* scale, std::int64_t n, std::int64_t block,
                   int format, bool is_signed, float* out, void* stream) override {
     const ScopedDevice current(index_);
-    if (n > 0) {
-      check(launch_dequantize(codes, scale, n, block, format, is_signed, out, stream_of(stream)),
-            "dequantize");
-    }
+    check(launch_dequantize(codes, scale, n, block, format, is_signed, out, stream_of(stream)),
+          "dequantize");
   }
   void accumulate(backend::Source x, std::int64_t n, float scale, float* out,
                   void* stream) override {
     const ScopedDevice current(index_);
-    if (n > 0) {
-      check(launch_accumulate(x, n, scale, out, stream_of(stream)), "accumulate");
-    }
+    check(launch_accumulate(x, n, scale, out, stream_of(stream)), "accumulate");
   }
   void decode_ggml(math::GgmlType type, const std::byte* blocks, std::int64_t count, float* out,
                    void* stream) override {
     const ScopedDevice current(index_);
-    if (count > 0) {
-      check(launch_decode_ggml(type, blocks, count, out, stream_of(stream)), "decode_ggml");
-    }
+    check(launch_decode_ggml(type, blocks, count, out, stream_of(stream)), "decode_ggml");
+  }
+  void subtract_mean(float* x, std::int64_t n, float* mean, void* stream) override {
+    const ScopedDevice current(index_);
+    check(launch_subtract_mean(x, n, mean, stream_of(stream)), "subtract_mean");
+  }
+  void add(float* x, std::int64_t n, const float* value, void* stream) override {
+    const ScopedDevice current(index_);
+    check(launch_add(x, n, value, stream_of(stream)), "add");
   }
 
  private:

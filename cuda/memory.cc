@@ -11,112 +11,122 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr std::uint64_t kGranularity = 512;
-constexpr std::size_t kPurposesTold = 8;
-
-std::uint64_t rounded(std::uint64_t bytes) {
-  return (std::max<std::uint64_t>(bytes, 1) + kGranularity - 1) / kGranularity * kGranularity;
-}
-
 double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+void free_memory(backend::MemoryKind kind, std::byte* memory) {
+  static_cast<void>(kind == backend::MemoryKind::kPinned ? cudaFreeHost(memory) : cudaFree(memory));
+}
 
 }  // namespace
 
-MemoryPool::~MemoryPool() { drop_cache(); }
+MemoryPool::~MemoryPool() {
+  drop_cache(Kind::kDevice);
+  drop_cache(Kind::kPinned);
+}
 
 // A block that is at most an eighth larger than what is asked for.
-std::byte* MemoryPool::take_cached(std::uint64_t bytes, std::uint64_t* got) {
-  const auto at = cached_.lower_bound(bytes);
-  if (at == cached_.end() || at->first > bytes + bytes / 8) {
+std::byte* MemoryPool::take_cached(Kind kind, std::uint64_t bytes, std::uint64_t* got) {
+  Store& from = store(kind);
+  const auto at = from.cached.lower_bound(bytes);
+  if (at == from.cached.end() || at->first > bytes + bytes / 8) {
     return nullptr;
   }
   std::byte* memory = at->second;
   *got = at->first;
-  cached_bytes_ -= at->first;
-  cached_.erase(at);
+  from.cached_bytes -= at->first;
+  from.cached.erase(at);
   return memory;
 }
 
-std::byte* MemoryPool::take_new(std::uint64_t bytes) {
+std::byte* MemoryPool::take_new(Kind kind, std::uint64_t bytes) {
   void* memory = nullptr;
-  const cudaError_t error = cudaMalloc(&memory, bytes);
+  const bool pinned = kind == Kind::kPinned;
+  const cudaError_t error = pinned ? cudaMallocHost(&memory, bytes) : cudaMalloc(&memory, bytes);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     return nullptr;
   }
-  check(error, "cudaMalloc");
+  check(error, pinned ? "cudaMallocHost" : "cudaMalloc");
   return static_cast<std::byte*>(memory);
 }
 
-void MemoryPool::drop_cache() {
-  for (const auto& [bytes, memory] : cached_) {
-    static_cast<void>(cudaFree(memory));
+void MemoryPool::drop_cache(Kind kind) {
+  for (const auto& [bytes, memory] : store(kind).cached) {
+    free_memory(kind, memory);
   }
-  cached_.clear();
-  cached_bytes_ = 0;
+  store(kind).cached.clear();
+  store(kind).cached_bytes = 0;
 }
 
-std::byte* MemoryPool::allocate(std::uint64_t bytes, std::string_view purpose) {
+std::byte* MemoryPool::allocate(Kind kind, std::uint64_t bytes, std::string_view purpose) {
   const std::lock_guard lock(mutex_);
   // All of the host's memory comes first, so that nothing is lost if it runs out.
   decltype(used_) entry;
-  entry.emplace(nullptr, Block{0, std::string(purpose)});
+  entry.emplace(nullptr, Block{kind, 0, std::string(purpose)});
   auto node = entry.extract(entry.begin());
 
-  std::uint64_t got = rounded(bytes);
-  if (limit_ != 0 && got > limit_ - std::min(limit_, used_bytes_)) {
-    refuse(bytes, purpose);
+  const std::uint64_t limit = kind == Kind::kDevice ? limit_ : 0;
+  Store& from = store(kind);
+  std::uint64_t got = std::max<std::uint64_t>(bytes, 1);
+  if (limit != 0 && got > limit - std::min(limit, from.used_bytes)) {
+    refuse(kind, bytes, purpose);
   }
-  std::byte* memory = take_cached(got, &got);
+  std::byte* memory = take_cached(kind, got, &got);
   if (memory == nullptr) {
-    if (limit_ != 0 && used_bytes_ + cached_bytes_ + got > limit_) {
-      drop_cache();
+    if (limit != 0 && from.used_bytes + from.cached_bytes + got > limit) {
+      drop_cache(kind);
     }
-    memory = take_new(got);
+    memory = take_new(kind, got);
     if (memory == nullptr) {
-      drop_cache();
-      memory = take_new(got);
+      drop_cache(kind);
+      memory = take_new(kind, got);
     }
     if (memory == nullptr) {
-      refuse(bytes, purpose);
+      refuse(kind, bytes, purpose);
     }
   }
   node.key() = memory;
   node.mapped().bytes = got;
   used_.insert(std::move(node));
-  used_bytes_ += got;
+  from.used_bytes += got;
   return memory;
 }
 
-void MemoryPool::release(std::byte* memory) noexcept {
+bool MemoryPool::release(std::byte* memory) noexcept {
   if (memory == nullptr) {
-    return;
+    return true;
   }
   static_cast<void>(cudaDeviceSynchronize());
   const std::lock_guard lock(mutex_);
   const auto at = used_.find(memory);
-  const std::uint64_t bytes = at->second.bytes;
-  used_bytes_ -= bytes;
+  if (at == used_.end()) {
+    return false;
+  }
+  const auto [kind, bytes] = std::pair(at->second.kind, at->second.bytes);
+  Store& to = store(kind);
+  to.used_bytes -= bytes;
   used_.erase(at);
   try {
-    cached_.emplace(bytes, memory);
-    cached_bytes_ += bytes;
+    to.cached.emplace(bytes, memory);
+    to.cached_bytes += bytes;
   } catch (const std::bad_alloc&) {
-    static_cast<void>(cudaFree(memory));
+    free_memory(kind, memory);
   }
+  return true;
 }
 
 void MemoryPool::set_limit(std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   limit_ = bytes;
-  drop_cache();
+  drop_cache(Kind::kDevice);
 }
 
 std::vector<backend::DeviceAllocation> MemoryPool::list() const {
-  std::map<std::string, backend::DeviceAllocation> by_purpose;
+  std::map<std::pair<std::string, Kind>, backend::DeviceAllocation> by_purpose;
   for (const auto& [memory, block] : used_) {
-    backend::DeviceAllocation& entry = by_purpose[block.purpose];
+    backend::DeviceAllocation& entry = by_purpose[{block.purpose, block.kind}];
     entry.purpose = block.purpose;
+    entry.kind = block.kind;
     entry.bytes += block.bytes;
     ++entry.count;
   }
@@ -134,21 +144,30 @@ std::vector<backend::DeviceAllocation> MemoryPool::allocations() const {
   return list();
 }
 
-void MemoryPool::refuse(std::uint64_t bytes, std::string_view purpose) const {
+void MemoryPool::refuse(Kind kind, std::uint64_t bytes, std::string_view purpose) const {
+  std::string table;
+  std::uint64_t used = 0;
+  for (const backend::DeviceAllocation& entry : list()) {
+    if (entry.kind == kind) {
+      table += fmt::format("{}{} {:.2f} MiB ({} allocations)", table.empty() ? "" : ", ",
+                           entry.purpose, mib(entry.bytes), entry.count);
+      used += entry.bytes;
+    }
+  }
+  table = table.empty() ? "nothing" : table;
+  if (kind == Kind::kPinned) {
+    fail(StatusCode::kOutOfMemory,
+         "out of pinned memory: {} asks for {:.2f} MiB; in use here {:.2f} MiB: {}", purpose,
+         mib(bytes), mib(used), table);
+  }
   std::size_t free = 0;
   std::size_t total = 0;
   static_cast<void>(cudaMemGetInfo(&free, &total));
-  std::string table;
-  const auto entries = list();
-  for (std::size_t i = 0; i < entries.size() && i < kPurposesTold; ++i) {
-    table += fmt::format("{}{} {:.2f} MiB ({} allocations)", i == 0 ? "" : ", ", entries[i].purpose,
-                         mib(entries[i].bytes), entries[i].count);
-  }
   fail(StatusCode::kOutOfMemory,
        "out of device memory: {} asks for {:.2f} MiB; in use here {:.2f} MiB of {:.2f}{}: {}",
-       purpose, mib(bytes), mib(used_bytes_), mib(limit_ != 0 ? limit_ : total),
+       purpose, mib(bytes), mib(used), mib(limit_ != 0 ? limit_ : total),
        limit_ != 0 ? " (the limit)" : fmt::format(", {:.2f} MiB free on the device", mib(free)),
-       table.empty() ? "nothing" : table);
+       table);
 }
 
 }  // namespace nibble::cuda

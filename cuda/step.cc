@@ -52,15 +52,12 @@ class CudaStep final : public backend::DeviceStep {
 
   // Chunks in their order, so that the sums are the same for any run.
   std::vector<backend::StepStats> stats() override {
-    const std::vector<std::uint32_t>& tensors = tables_.chunk_tensors();
-    std::vector<backend::StepStats> chunks(tensors.size());
+    const std::vector<std::uint32_t>& params = tables_.chunk_params();
+    std::vector<backend::StepStats> chunks(params.size());
     device_.read(chunks.data(), stats_.as<std::byte>(), chunks.size() * sizeof(chunks[0]));
     std::vector<backend::StepStats> out(tables_.param_count());
-    for (const Launch& launch : tables_.steps()) {
-      for (std::int64_t i = launch.first; i < launch.first + launch.count; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        out[tensors[at]].add(chunks[at]);
-      }
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      out[params[i]].add(chunks[i]);
     }
     return out;
   }
@@ -73,7 +70,7 @@ class CudaStep final : public backend::DeviceStep {
   }
 
   void make_room_for_stats(cudaStream_t stream) {
-    const std::uint64_t bytes = tables_.chunk_tensors().size() * sizeof(backend::StepStats);
+    const std::uint64_t bytes = tables_.chunk_params().size() * sizeof(backend::StepStats);
     if (stats_.as<std::byte>() == nullptr) {
       stats_ = DeviceArray(device_, bytes, "errors of states");
     }
@@ -135,9 +132,10 @@ class CudaStep final : public backend::DeviceStep {
   }
 
   void update(bool collect, cudaStream_t stream) {
+    backend::StepStats* stats = collect ? stats_.as<backend::StepStats>() : nullptr;
     for (const Launch& launch : tables_.steps()) {
-      check(collect ? launch_collect(launch.rule, from(launch), launch.count,
-                                     stats_.as<backend::StepStats>() + launch.first, stream)
+      check(collect ? launch_collect(launch.rule, from(launch), launch.count, stats + launch.first,
+                                     stream)
                     : launch_step(launch.rule, launch.format, from(launch), launch.count, stream),
             "step");
     }
@@ -145,7 +143,7 @@ class CudaStep final : public backend::DeviceStep {
       check(launch_finish_rank1(args_, tables_.rank1(), tables_.rank1_count(), stream), "step");
     }
     for (const Matrix& matrix : tables_.matrices()) {
-      check(launch_matrix(matrix, args_, tables_.workspace(), stream), "matrix step");
+      check(launch_matrix(matrix, args_, tables_.workspace(), stats, stream), "matrix step");
     }
   }
 

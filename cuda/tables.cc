@@ -155,10 +155,10 @@ void Tables::make_chunks(backend::Device& device) {
     add(
         kind, indices, [](const auto& p) { return has_rank1(p) || has_trust_ratio(p); }, measures_);
   }
-  add_matrix_chunks(chunks);
   for (const Chunk& chunk : chunks) {
-    chunk_tensors_.push_back(chunk.tensor);
+    chunk_params_.push_back(chunk.tensor);
   }
+  add_matrix_chunks(chunks);
   chunks_ = upload(device, chunks, kOfChunks);
 }
 
@@ -168,6 +168,7 @@ void Tables::add_matrix_chunks(std::vector<Chunk>& chunks) {
       matrix.first_chunk[pass] = size(chunks);
       add_chunks(matrix.derived + static_cast<std::uint32_t>(pass), matrix.param.count, chunks);
     }
+    chunk_params_.resize(chunks.size(), matrix.tensor);
     matrix.chunks = size(chunks) - matrix.first_chunk[kMatrixPasses - 1];
   }
 }

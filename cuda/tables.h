@@ -30,7 +30,8 @@ class Tables {
   const std::vector<Matrix>& matrices() const { return matrices_; }
   // What a step needs to know of the groups' hyper-parameters on the host.
   void set_iterations(const std::vector<backend::DeviceGroup>& groups);
-  const std::vector<std::uint32_t>& chunk_tensors() const { return chunk_tensors_; }
+  // The parameter of each chunk.
+  const std::vector<std::uint32_t>& chunk_params() const { return chunk_params_; }
   std::int64_t trusted_count() const { return trusted_count_; }
   std::int64_t rank1_count() const { return rank1_count_; }
   std::int64_t leaf_count() const { return leaf_count_; }
@@ -56,7 +57,7 @@ class Tables {
   std::vector<backend::DeviceTensor> params_;
   std::vector<Launch> steps_, measures_;
   std::vector<Matrix> matrices_;
-  std::vector<std::uint32_t> chunk_tensors_;
+  std::vector<std::uint32_t> chunk_params_;
   std::int64_t leaf_count_ = 0, trusted_count_ = 0, rank1_count_ = 0;
   int group_count_ = 0;
   DeviceArray control_, groups_, tensors_, chunks_, leaves_, sums_, squares_, trusted_, rank1_,

@@ -39,6 +39,16 @@ done
 programs=(gpu_conformance_test gpu_hashes cuda_bench)
 files=build/gpu/bin
 
+# The inputs and some trajectories of the peers, for a machine that has no golden data.
+golden() {
+  local from=${NIBBLE_GOLDEN_DIR:-../shared/golden} file
+  mkdir -p $files/golden
+  for file in opt_inputs torch_adamw_default bnb_adamw8bit_default bnb_lion8bit \
+    ao_adamw4bit_default ao_adamwfp8_default hf_adafactor; do
+    [[ ! -f $from/$file.safetensors ]] || cp "$from/$file.safetensors" $files/golden
+  done
+}
+
 build() {
   local build=build/gpu/tree
   mkdir -p build/gpu
@@ -49,6 +59,7 @@ build() {
   mkdir -p $files/lib
   cp $build/tests/conformance/{gpu_conformance_test,gpu_hashes} $build/bench/cuda_bench $files
   $build/tests/conformance/host_hashes >$files/hashes.txt
+  golden
   # The libraries that a bare machine may lack; the C library and the driver are its own.
   ldd $files/gpu_conformance_test | awk '$2 == "=>" {print $3}' |
     grep -vE '/(libc|libm|libdl|librt|libpthread|libcuda)\.so' | xargs -r cp -L -t $files/lib
@@ -56,6 +67,7 @@ build() {
 
 run() {
   export LD_LIBRARY_PATH=$PWD/$files/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  export NIBBLE_GOLDEN_DIR=${NIBBLE_GOLDEN_DIR:-$PWD/$files/golden}
   mkdir -p "$out"
   local failed=0
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$out/gpu.txt"

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (is_left_out(args, tensor)) {
     return;
   }
-  const Lane at = lane_of(chunk, tensor.count);
+  const Lane at = lane_of(chunk.index, tensor.count);
   StepLane<Rule, AnyFormat> lane;
   take_step(args, tensor, at, scratch, lane);
   __syncthreads();  // scales are one thread's, and read by all below

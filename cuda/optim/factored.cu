@@ -232,7 +232,7 @@ std::uint64_t factored_workspace_bytes(const Matrix& matrix) {
 }
 
 cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                            cudaStream_t stream) {
+                            backend::StepStats* stats, cudaStream_t stream) {
   const Factored f = split(matrix, workspace);
   const dim3 wide(kWide);
   if (f.row != nullptr) {
@@ -252,7 +252,7 @@ cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byt
                            dim3(static_cast<unsigned>(math::block_count(f.leaves, kTile))),
                            dim3(kTile), 0, stream, args, f));
   NIBBLE_TRY(NIBBLE_LAUNCH(scale_by_weights_kernel, dim3(1), dim3(1), 0, stream, args, f));
-  return launch_pass(matrix, 0, matrix.format, args, stream);
+  return launch_pass(matrix, 0, matrix.format, args, stats, stream);
 }
 
 }  // namespace nibble::cuda

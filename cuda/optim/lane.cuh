@@ -15,9 +15,10 @@ struct Lane {
   int valid;           // 0 .. 8: how many there are
 };
 
-__device__ inline Lane lane_of(Chunk chunk, std::int64_t count) {
+// Of the thread, in the `chunk`-th kChunk elements of `count`.
+__device__ inline Lane lane_of(std::uint32_t chunk, std::int64_t count) {
   const std::int64_t begin =
-      std::int64_t{chunk.index} * kChunk + static_cast<std::int64_t>(threadIdx.x) * kLane;
+      std::int64_t{chunk} * kChunk + static_cast<std::int64_t>(threadIdx.x) * kLane;
   const std::int64_t left = count - begin;
   return {begin, static_cast<int>(left < 0 ? 0 : (left < kLane ? left : kLane))};
 }
@@ -79,17 +80,17 @@ struct WordOf<4> {
   using type = unsigned int;
 };
 
-// The bytes of the lane's elements of `kBits` bits; `valid` elements of them.
+// The bytes of the lane's 8 elements of `kBits` bits; `valid` elements of them.
 template <int kBits>
 __device__ inline int bytes_of(int valid) {
   return (valid * kBits + 7) / 8;
 }
 template <int kBits>
-__device__ inline void load_bits(const std::uint8_t* from, int valid, std::uint8_t* to) {
+__device__ inline void load_bits(const std::uint8_t* from, int valid, std::uint8_t (&to)[kBits]) {
   load_words<typename WordOf<kBits>::type, kBits>(from, bytes_of<kBits>(valid), to);
 }
 template <int kBits>
-__device__ inline void store_bits(std::uint8_t* to, int valid, const std::uint8_t* from) {
+__device__ inline void store_bits(std::uint8_t* to, int valid, const std::uint8_t (&from)[kBits]) {
   store_words<typename WordOf<kBits>::type, kBits>(to, bytes_of<kBits>(valid), from);
 }
 

@@ -68,6 +68,10 @@ cudaError_t launch_dequantize(const std::uint8_t* codes, const float* scale, std
 cudaError_t launch_accumulate(backend::Source x, std::int64_t n, float scale, float* out,
                               cudaStream_t stream);
 
+// backend/scales.h
+cudaError_t launch_subtract_mean(float* x, std::int64_t n, float* mean, cudaStream_t stream);
+cudaError_t launch_add(float* x, std::int64_t n, const float* value, cudaStream_t stream);
+
 // `count` blocks of a GGUF type to floats.
 cudaError_t launch_decode_ggml(math::GgmlType type, const std::byte* blocks, std::int64_t count,
                                float* out, cudaStream_t stream);

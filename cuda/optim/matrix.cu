@@ -34,10 +34,13 @@ cudaError_t launch_squares(const StepArgs& args, const float* x, std::int64_t n,
 }
 
 cudaError_t launch_pass(const Matrix& matrix, int pass, int format, const StepArgs& args,
-                        cudaStream_t stream) {
+                        backend::StepStats* stats, cudaStream_t stream) {
+  const int rule = matrix.param.task.rule;
+  const std::int64_t first = matrix.first_chunk[pass];
   StepArgs own = args;
-  own.chunks += matrix.first_chunk[pass];
-  return launch_step(matrix.param.task.rule, format, own, matrix.chunks, stream);
+  own.chunks += first;
+  return stats != nullptr ? launch_collect(rule, own, matrix.chunks, stats + first, stream)
+                          : launch_step(rule, format, own, matrix.chunks, stream);
 }
 
 std::uint64_t matrix_workspace_bytes(const Matrix& matrix) {
@@ -47,10 +50,10 @@ std::uint64_t matrix_workspace_bytes(const Matrix& matrix) {
 }
 
 cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                          cudaStream_t stream) {
+                          backend::StepStats* stats, cudaStream_t stream) {
   return math::kRules[matrix.param.task.rule].kind == math::RuleKind::kFactored
-             ? launch_factored(matrix, args, workspace, stream)
-             : launch_orthogonal(matrix, args, workspace, stream);
+             ? launch_factored(matrix, args, workspace, stats, stream)
+             : launch_orthogonal(matrix, args, workspace, stats, stream);
 }
 
 }  // namespace nibble::cuda

@@ -27,20 +27,21 @@ struct Matrix {
 };
 
 std::uint64_t matrix_workspace_bytes(const Matrix& matrix);
-// All launches of one matrix.
+// All launches of one matrix. stats: as launch_collect's, from the first chunk of the tables on;
+// null: not asked for.
 cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                          cudaStream_t stream);
+                          backend::StepStats* stats, cudaStream_t stream);
 
 // The parts of the two above.
 std::uint64_t factored_workspace_bytes(const Matrix& matrix);
 std::uint64_t orthogonal_workspace_bytes(const Matrix& matrix);
 cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                            cudaStream_t stream);
+                            backend::StepStats* stats, cudaStream_t stream);
 cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                              cudaStream_t stream);
+                              backend::StepStats* stats, cudaStream_t stream);
 // The element-wise pass `pass`; format: of the states that it has.
 cudaError_t launch_pass(const Matrix& matrix, int pass, int format, const StepArgs& args,
-                        cudaStream_t stream);
+                        backend::StepStats* stats, cudaStream_t stream);
 // Sums of squares of n floats, a leaf each (backend.h).
 cudaError_t launch_squares(const StepArgs& args, const float* x, std::int64_t n, double* leaves,
                            cudaStream_t stream);

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, 1) measure_kernel(StepArgs args) {
   if (is_left_out(args, tensor)) {
     return;
   }
-  const Lane at = lane_of(chunk, tensor.count);
+  const Lane at = lane_of(chunk.index, tensor.count);
   StepLane<Rule, AnyFormat> lane;
   lane.load(task, at, random_of(args, tensor), scratch);
   backend::UpdateTerms terms = live_terms(args, tensor);

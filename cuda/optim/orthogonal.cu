@@ -226,7 +226,7 @@ std::uint64_t orthogonal_workspace_bytes(const Matrix& matrix) {
 }
 
 cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
-                              cudaStream_t stream) {
+                              backend::StepStats* stats, cudaStream_t stream) {
   const Orthogonal o = split(matrix, workspace);
   const bool tall = o.rows > o.columns;
   const auto rows = static_cast<double>(o.rows);
@@ -235,7 +235,7 @@ cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::b
   const double like_adam = 0.2 * std::sqrt(std::max(rows, columns));
   NIBBLE_TRY(NIBBLE_LAUNCH(begin_orthogonal_kernel, dim3(1), dim3(1), 0, stream, args, o, o.x,
                            by_shape, like_adam));
-  NIBBLE_TRY(launch_pass(matrix, 0, matrix.format, args, stream));
+  NIBBLE_TRY(launch_pass(matrix, 0, matrix.format, args, stats, stream));
   Iteration iteration(args, o, stream);
   if (!tall) {
     NIBBLE_TRY(iteration.orthogonalise(o.x, o.other, o.rows, o.columns, matrix.iterations));
@@ -244,7 +244,7 @@ cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::b
     NIBBLE_TRY(iteration.orthogonalise(o.other, o.x, o.columns, o.rows, matrix.iterations));
     NIBBLE_TRY(iteration.transpose(o.other, o.x, o.columns, o.rows));
   }
-  return launch_pass(matrix, 1, math::find_format("fp32"), args, stream);
+  return launch_pass(matrix, 1, math::find_format("fp32"), args, nullptr, stream);
 }
 
 }  // namespace nibble::cuda

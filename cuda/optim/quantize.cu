@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kThreads)
     quantize_kernel(const float* x, std::int64_t n, std::int64_t block, bool is_signed,
                     math::Rounding rounding, std::uint8_t* codes, float* scale) {
   NIBBLE_SHARED(float, scratch, kThreads / 32);
-  const Lane at = lane_of({0, blockIdx.x}, n);
+  const Lane at = lane_of(blockIdx.x, n);
   float values[kLane];
   load_floats(x, at, values);
   const float absmax = block_max(lane_absmax(values, at.valid), block, scratch);
@@ -39,7 +39,7 @@ template <class Format>
 __global__ void __launch_bounds__(kThreads)
     dequantize_kernel(const std::uint8_t* codes, const float* scale, std::int64_t n,
                       std::int64_t block, bool is_signed, float* out) {
-  const Lane at = lane_of({0, blockIdx.x}, n);
+  const Lane at = lane_of(blockIdx.x, n);
   if (at.valid == 0) {
     return;
   }
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     accumulate_kernel(backend::Source x, std::int64_t n, float scale, float* out) {
-  const Lane at = lane_of({0, blockIdx.x}, n);
+  const Lane at = lane_of(blockIdx.x, n);
   float values[kLane];
   float sums[kLane];
   load_source(x, at, values);

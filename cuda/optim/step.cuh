@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, (kBlocksHeld<Rule, Format>))
     return;
   }
   StepLane<Rule, Format> lane;
-  take_step(args, tensor, lane_of(chunk, tensor.count), scratch, lane);
+  take_step(args, tensor, lane_of(chunk.index, tensor.count), scratch, lane);
 }
 
 template <class Rule>

@@ -485,6 +485,18 @@ NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, con
                                            const float* scales, int64_t count,
                                            float* dst) NIBBLE_NOEXCEPT;
 
+/* Double quantisation (Dettmers et al., "QLoRA", 2023, section 3): n scales of nibble_quantize
+ * become codes of their distance from their mean. `scales` is overwritten by these distances.
+ * desc: of the codes, signed, by default "int8"; codes and nested_scales are sized as
+ * nibble_quantized_size(desc, n) tells; *offset is the mean. All pointers where desc says. */
+NIBBLE_API nibble_status nibble_compress_scales(const nibble_quantize_desc* desc, float* scales,
+                                                int64_t n, void* codes, float* nested_scales,
+                                                float* offset) NIBBLE_NOEXCEPT;
+/* scales[i] = map[code] * nested_scale + *offset. */
+NIBBLE_API nibble_status nibble_expand_scales(const nibble_quantize_desc* desc, const void* codes,
+                                              const float* nested_scales, const float* offset,
+                                              int64_t n, float* scales) NIBBLE_NOEXCEPT;
+
 /* sum[i] += x[i] * scale on a device, as nibble_accumulate; enqueued. */
 NIBBLE_API nibble_status nibble_device_accumulate(const char* device, void* stream, float* sum,
                                                   const void* x, const char* dtype, int64_t count,
@@ -498,13 +510,28 @@ NIBBLE_API nibble_status nibble_device_decode_ggml(const char* device, void* str
 
 /* ---- A device's memory --------------------------------------------------------------------- */
 
-/* What optimizers may hold of a device, in bytes; 0: all there is. What is held already stays. */
+/* Memory of a device for a program's own weights, gradients and buffers, from the pool in which
+ * optimizers keep their states: under the same limit, listed under `purpose` (UTF-8, for people).
+ * kind "device", or "pinned": the host's, which copies from and to the device need not stage and
+ * which the limit does not count. Its contents are undefined. OUT_OF_MEMORY: with a table of what
+ * is held. */
+NIBBLE_API nibble_status nibble_device_allocate(const char* device, const char* kind,
+                                                uint64_t bytes, const char* purpose,
+                                                void** out) NIBBLE_NOEXCEPT;
+/* Gives back what nibble_device_allocate gave; waits for the device. NULL is ignored. */
+NIBBLE_API nibble_status nibble_device_free(const char* device, void* memory) NIBBLE_NOEXCEPT;
+/* Copies bytes between any two of the host's and the device's addresses, in the stream's order.
+ * Does not wait, unless the host's address is not pinned. */
+NIBBLE_API nibble_status nibble_device_copy(const char* device, void* stream, void* dst,
+                                            const void* src, uint64_t bytes) NIBBLE_NOEXCEPT;
+
+/* What may be held of a device, in bytes; 0: all there is. What is held already stays. */
 NIBBLE_API nibble_status nibble_device_set_memory_limit(const char* device,
                                                         uint64_t bytes) NIBBLE_NOEXCEPT;
 
 typedef struct nibble_device_allocation {
   uint32_t struct_size;
-  uint32_t reserved;
+  uint32_t is_pinned;  /* 1: memory of the host */
   const char* purpose; /* "exp_avg", "tables of chunks"; valid until the next call on this thread */
   uint64_t bytes;
   int64_t count; /* allocations of that purpose */

@@ -73,8 +73,12 @@ class DeviceStep {
   virtual std::vector<StepStats> stats() = 0;
 };
 
+// Pinned: of the host, for copies that are not staged.
+enum class MemoryKind { kDevice, kPinned };
+
 struct DeviceAllocation {
   std::string purpose;
+  MemoryKind kind = MemoryKind::kDevice;
   std::uint64_t bytes = 0;
   std::int64_t count = 0;
 };
@@ -85,10 +89,10 @@ class Device {
   virtual const std::string& name() const = 0;  // "cuda:0"
 
   // Zero bytes give memory too. `purpose` is what the lists and the error say.
-  virtual std::byte* allocate(std::uint64_t bytes, std::string_view purpose) = 0;
-  // Waits for all work that could use it.
-  virtual void release(std::byte* memory) noexcept = 0;
-  // 0: what the device has.
+  virtual std::byte* allocate(MemoryKind kind, std::uint64_t bytes, std::string_view purpose) = 0;
+  // Waits for all work that could use it. False: it is none that allocate() gave.
+  virtual bool release(std::byte* memory) noexcept = 0;
+  // Of the device's own; 0: what it has.
   virtual void set_memory_limit(std::uint64_t bytes) = 0;
   virtual std::vector<DeviceAllocation> allocations() const = 0;  // by purpose, largest first
 
@@ -96,13 +100,15 @@ class Device {
   virtual void read(void* host, const void* device, std::uint64_t bytes) = 0;
   virtual void write(void* device, const void* host, std::uint64_t bytes) = 0;
   virtual void fill(void* device, std::uint8_t value, std::uint64_t bytes) = 0;
+  // Between any two places; enqueued.
+  virtual void copy(void* to, const void* from, std::uint64_t bytes, void* stream) = 0;
   // Whether kernels may use this pointer.
   virtual bool is_device_memory(const void* memory) = 0;
 
   virtual std::unique_ptr<DeviceStep> make_step(const std::vector<DeviceTensor>& tensors,
                                                 const std::vector<DeviceGroup>& groups) = 0;
 
-  // As Backend's, over whole tensors; enqueued.
+  // As Backend's, over whole tensors of one or more elements; enqueued.
   virtual void quantize(const float* x, std::int64_t n, std::int64_t block, int format,
                         bool is_signed, math::Rounding rounding, std::uint8_t* codes, float* scale,
                         void* stream) = 0;
@@ -113,6 +119,9 @@ class Device {
   // `count` blocks of a GGUF type to floats.
   virtual void decode_ggml(math::GgmlType type, const std::byte* blocks, std::int64_t count,
                            float* out, void* stream) = 0;
+  // As those of backend/scales.h.
+  virtual void subtract_mean(float* x, std::int64_t n, float* mean, void* stream) = 0;
+  virtual void add(float* x, std::int64_t n, const float* value, void* stream) = 0;
 };
 
 // The CUDA device of that number. Error(kUnsupported) without one, or in a build without CUDA.

@@ -105,6 +105,43 @@ nibble_status nibble_device_decode_ggml(const char* device, void* stream, const 
   });
 }
 
+nibble_status nibble_device_allocate(const char* device, const char* kind, std::uint64_t bytes,
+                                     const char* purpose, void** out) noexcept {
+  return guard([&] {
+    backend::Device& on = need_device(device);
+    require(out, "out");
+    const std::string text = text_or(kind, "device");
+    if (text != "device" && text != "pinned") {
+      fail(StatusCode::kInvalidArgument, "memory \"{}\": \"device\" or \"pinned\" expected", text);
+    }
+    const auto which =
+        text == "pinned" ? backend::MemoryKind::kPinned : backend::MemoryKind::kDevice;
+    *out = on.allocate(which, bytes, text_or(purpose, "the program's"));
+  });
+}
+
+nibble_status nibble_device_free(const char* device, void* memory) noexcept {
+  return guard([&] {
+    backend::Device& on = need_device(device);
+    if (!on.release(static_cast<std::byte*>(memory))) {
+      fail(StatusCode::kInvalidArgument, "{} is not what nibble_device_allocate gave on {}", memory,
+           on.name());
+    }
+  });
+}
+
+nibble_status nibble_device_copy(const char* device, void* stream, void* dst, const void* src,
+                                 std::uint64_t bytes) noexcept {
+  return guard([&] {
+    backend::Device& on = need_device(device);
+    if (bytes > 0) {
+      require(dst, "dst");
+      require(src, "src");
+      on.copy(dst, src, bytes, stream);
+    }
+  });
+}
+
 nibble_status nibble_device_set_memory_limit(const char* device, std::uint64_t bytes) noexcept {
   return guard([&] { need_device(device).set_memory_limit(bytes); });
 }
@@ -120,6 +157,7 @@ nibble_status nibble_device_allocations(const char* device, std::int64_t i,
     purpose = list[static_cast<std::size_t>(i)].purpose;
     nibble_device_allocation info{};
     info.purpose = purpose.c_str();
+    info.is_pinned = list[static_cast<std::size_t>(i)].kind == backend::MemoryKind::kPinned ? 1 : 0;
     info.bytes = list[static_cast<std::size_t>(i)].bytes;
     info.count = list[static_cast<std::size_t>(i)].count;
     write_info(out, sizeof(nibble_device_allocation), "device allocation", info);

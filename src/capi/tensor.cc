@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/scales.h"
 #include "capi/device.h"
 #include "capi/guard.h"
 #include "optim/quantize.h"
@@ -36,6 +37,15 @@ optim::QuantizeSpec make_spec(const nibble_quantize_desc& d, std::int64_t count)
   }
   return optim::make_quantize_spec(text_or(d.format, "int8"), text_or(d.mode, "default"),
                                    d.block_size, d.is_signed != 0);
+}
+
+// Of codes of scales, which lie on both sides of their mean.
+optim::QuantizeSpec make_scale_spec(const nibble_quantize_desc& d, std::int64_t n) {
+  const optim::QuantizeSpec spec = make_spec(d, n);
+  if (!spec.is_signed) {
+    fail(StatusCode::kInvalidArgument, "scales less their mean need is_signed = 1");
+  }
+  return spec;
 }
 
 // Where a call's tensors are: null for the host. `pointers` must be the device's then.
@@ -165,6 +175,54 @@ nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* co
                            d.stream);
       } else {
         optim::dequantize(spec, bytes, scales, count, dst);
+      }
+    }
+  });
+}
+
+nibble_status nibble_compress_scales(const nibble_quantize_desc* desc, float* scales,
+                                     std::int64_t n, void* codes, float* nested_scales,
+                                     float* offset) noexcept {
+  return guard([&] {
+    const auto d = read(desc);
+    const optim::QuantizeSpec spec = make_scale_spec(d, n);
+    if (n > 0) {
+      require(scales, "scales");
+      require(codes, "codes");
+      require(nested_scales, "nested_scales");
+      require(offset, "offset");
+      auto* bytes = static_cast<std::uint8_t*>(codes);
+      if (nibble::backend::Device* device = place_of(d, {scales, codes, nested_scales, offset})) {
+        device->subtract_mean(scales, n, offset, d.stream);
+        device->quantize(scales, n, spec.block, spec.format, true, spec.rounding, bytes,
+                         nested_scales, d.stream);
+      } else {
+        nibble::backend::subtract_mean(scales, n, offset);
+        optim::quantize(spec, scales, n, bytes, nested_scales);
+      }
+    }
+  });
+}
+
+nibble_status nibble_expand_scales(const nibble_quantize_desc* desc, const void* codes,
+                                   const float* nested_scales, const float* offset, std::int64_t n,
+                                   float* scales) noexcept {
+  return guard([&] {
+    const auto d = read(desc);
+    const optim::QuantizeSpec spec = make_scale_spec(d, n);
+    if (n > 0) {
+      require(codes, "codes");
+      require(nested_scales, "nested_scales");
+      require(offset, "offset");
+      require(scales, "scales");
+      const auto* bytes = static_cast<const std::uint8_t*>(codes);
+      if (nibble::backend::Device* device = place_of(d, {scales, codes, nested_scales, offset})) {
+        device->dequantize(bytes, nested_scales, n, spec.block, spec.format, true, scales,
+                           d.stream);
+        device->add(scales, n, offset, d.stream);
+      } else {
+        optim::dequantize(spec, bytes, nested_scales, n, scales);
+        nibble::backend::add(scales, n, offset);
       }
     }
   });

@@ -228,7 +228,8 @@ void MemoryDelete::operator()(std::byte* p) const noexcept {
 Buffer64 Buffer64::of(std::uint64_t bytes, backend::Device* device, std::string_view purpose) {
   Buffer64 out;
   if (device != nullptr) {
-    out.data = {device->allocate(bytes, purpose), MemoryDelete{device}};
+    out.data = {device->allocate(backend::MemoryKind::kDevice, bytes, purpose),
+                MemoryDelete{device}};
   } else {
     out.data.reset(
         static_cast<std::byte*>(::operator new(std::max<std::size_t>(bytes, 1), kAlignment)));

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A card that is too small, allocations that fail, memory that is given back.
+#include <cstring>
+
 #include "conformance/device_run.h"
+#include "support/misuse.h"
 
 namespace nibble::test {
 namespace {
@@ -124,6 +127,56 @@ TEST_F(DeviceMemory, AllocationsAreListedByPurposeAndGivenBack) {
     }
   }
   EXPECT_TRUE(purposes().empty());
+}
+
+TEST_F(DeviceMemory, OfAProgramIsFromTheSamePool) {
+  api::check(nibble_device_set_memory_limit("cuda", 1 << 20));
+  void* weights = nullptr;
+  void* pinned = nullptr;
+  api::check(nibble_device_allocate("cuda", "device", 1 << 19, "weights", &weights));
+  api::check(nibble_device_allocate("cuda", "pinned", 1 << 22, "batches", &pinned));
+  auto entry = api::make<nibble_device_allocation>();
+  api::check(nibble_device_allocations("cuda", 0, &entry));  // the larger one
+  EXPECT_EQ(std::string(entry.purpose), "batches");
+  EXPECT_EQ(entry.is_pinned, 1U);
+  EXPECT_EQ(entry.bytes, 1U << 22);
+  api::check(nibble_device_allocations("cuda", 1, &entry));
+  EXPECT_EQ(std::string(entry.purpose), "weights");
+  EXPECT_EQ(entry.is_pinned, 0U);
+  void* more = nullptr;
+  expect_failure(nibble_device_allocate("cuda", nullptr, (1 << 19) + 1, "gradients", &more),
+                 NIBBLE_OUT_OF_MEMORY, "weights 0.50 MiB (1 allocations)");
+  EXPECT_EQ(more, nullptr);
+
+  const auto source = make_input("normal", 1000);
+  std::memcpy(pinned, source.data(), 4000);
+  std::vector<float> back(1000);
+  api::check(nibble_device_copy("cuda", nullptr, weights, pinned, 4000));
+  api::check(nibble_device_copy("cuda", nullptr, back.data(), weights, 4000));
+  expect_cuda(cudaDeviceSynchronize());
+  EXPECT_TRUE(back == source);
+
+  expect_failure(nibble_device_allocate("cuda", "managed", 1, "x", &more), NIBBLE_INVALID_ARGUMENT,
+                 "\"managed\"");
+  expect_failure(nibble_device_free("cuda", back.data()), NIBBLE_INVALID_ARGUMENT,
+                 "not what nibble_device_allocate gave");
+  api::check(nibble_device_free("cuda", nullptr));
+  api::check(nibble_device_free("cuda", weights));
+  api::check(nibble_device_free("cuda", pinned));
+  expect_failure(nibble_device_free("cuda", pinned), NIBBLE_INVALID_ARGUMENT, "not what");
+  EXPECT_TRUE(purposes().empty());
+}
+
+TEST_F(DeviceMemory, PinnedMemoryThatFailsIsOneError) {
+  if (!cuda_host::is_stand_in()) {
+    GTEST_SKIP() << "allocations of a GPU do not fail to order";
+  }
+  cuda_host::reset();
+  cuda_host::settings().fail_allocation = 1;
+  void* memory = nullptr;
+  // The pool drops its cache and tries once more.
+  api::check(nibble_device_allocate("cuda", "pinned", 100, "batches", &memory));
+  api::check(nibble_device_free("cuda", memory));
 }
 
 // In lazy mode work runs as late as it may: memory that is given out again too early would show.

@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "conformance/device_run.h"
+#include "support/hyper_cases.h"
+#include "support/misuse.h"
 #include "support/paths.h"
 
 namespace nibble::test {
@@ -225,9 +227,20 @@ TEST_F(DeviceSteps, ManySmallTensorsInGroups) {
 }
 
 TEST_F(DeviceSteps, ErrorsOfStatesAreTheHosts) {
-  for (const char* format : {"int8", "int4_rank1", "bf16"}) {
+  struct Choice {
+    const char *rule, *format;
+  };
+  for (const auto& [rule, format] : {Choice{"adamw", "int8"},
+                                     {"adamw", "int4_rank1"},
+                                     {"adamw", "bf16"},
+                                     {"muon", "int8"},
+                                     {"adafactor", "int8"}}) {
+    SCOPED_TRACE(std::string(rule) + " " + format);
     TensorCase setup;
-    setup.format = format, setup.rows = 101;
+    setup.rule = rule, setup.format = format, setup.rows = 101;
+    if (setup.rule == "adafactor") {
+      setup.hypers = {{"beta1", 0.9}};
+    }
     const std::size_t n = 101 * 97;
     CaseRun host(setup, make_input("normal", n));
     DeviceRun device(setup, make_input("normal", n));
@@ -241,7 +254,8 @@ TEST_F(DeviceSteps, ErrorsOfStatesAreTheHosts) {
       host.optimizer().step(desc);
     }
     EXPECT_TRUE(host.bytes() == device.bytes()) << format;
-    for (std::int64_t s = 0; s < 2; ++s) {
+    const std::int64_t states = setup.rule == "adamw" ? 2 : 1;
+    for (std::int64_t s = 0; s < states; ++s) {
       auto expected = api::make<nibble_state_error>();
       auto found = expected;
       api::check(nibble_optimizer_state_error(host.optimizer().get(), 0, s, &expected));
@@ -252,6 +266,63 @@ TEST_F(DeviceSteps, ErrorsOfStatesAreTheHosts) {
       EXPECT_EQ(found.lost, expected.lost);
     }
   }
+}
+
+TEST_F(DeviceSteps, EachHyperParameterAsOnTheHost) {
+  const std::size_t n = std::size_t{12} * 20;
+  for (const HyperCase& entry : hyper_cases(12)) {
+    DeviceRun device(entry.changed, make_input("normal", n, 50));
+    for (std::uint64_t t = 1; t <= 3; ++t) {
+      device.step(make_input("normal", n, t));
+    }
+    EXPECT_TRUE(device.bytes() == bytes_after(entry.changed, "normal", n, 3)) << entry.name;
+  }
+}
+
+TEST_F(DeviceSteps, StatesOfDifferentFormats) {
+  for (const char* rule : {"adamw", "amsgrad", "ademamix"}) {
+    TensorCase setup;
+    setup.rule = rule, setup.format = "exp_avg=int4,exp_avg_sq=fp32";
+    if (setup.rule == "ademamix") {
+      setup.format = "exp_avg=int4,exp_avg_sq=fp32";
+    }
+    const std::size_t n = 5003;
+    DeviceRun device(setup, make_input("normal", n, 50));
+    for (std::uint64_t t = 1; t <= 3; ++t) {
+      device.step(make_input("normal", n, t));
+    }
+    EXPECT_TRUE(device.bytes() == bytes_after(setup, "normal", n, 3)) << rule;
+  }
+}
+
+TEST_F(DeviceSteps, OfNoElements) {
+  auto desc = adamw_desc("int8");
+  desc.device = "cuda";
+  api::Optimizer optimizer(desc);
+  auto param = api::make<nibble_param_desc>();
+  const std::int64_t n = 0;
+  param.name = "empty", param.n_dims = 1, param.shape = &n;
+  optimizer.add_param(param);
+  auto step = step_desc();
+  double norm = -1;
+  const void* grads[] = {nullptr};
+  step.grads = grads, step.n_grads = 1, step.out_grad_norm = &norm;
+  EXPECT_TRUE(optimizer.step(step));
+  EXPECT_EQ(norm, 0);
+}
+
+TEST_F(DeviceSteps, WhatTheDriverRefusesIsAnErrorOfItsOwn) {
+  DeviceRun run(TensorCase{}, make_input("normal", 100));
+  run.step(make_input("normal", 100, 1));
+  cudaStream_t stream = nullptr;
+  expect_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  expect_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  // Waiting for the device is not for a time of capture.
+  expect_failure(nibble_optimizer_save(run.optimizer().get(), "never"), NIBBLE_INTERNAL, "CUDA: ");
+  cudaGraph_t graph = nullptr;
+  static_cast<void>(cudaStreamEndCapture(stream, &graph));
+  expect_cuda(cudaStreamDestroy(stream));
+  static_cast<void>(cudaGetLastError());
 }
 
 TEST_F(DeviceSteps, MemoryOfTheHostIsRefused) {

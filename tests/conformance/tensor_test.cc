@@ -10,10 +10,10 @@ namespace {
 
 class DeviceTensors : public DeviceTest {};
 
-nibble_quantize_desc quantize_desc(const std::string& format, const char* mode, bool is_signed,
+nibble_quantize_desc quantize_desc(const char* format, const char* mode, bool is_signed,
                                    std::int64_t block) {
   auto desc = api::make<nibble_quantize_desc>();
-  desc.format = format.c_str(), desc.mode = mode, desc.is_signed = is_signed ? 1 : 0;
+  desc.format = format, desc.mode = mode, desc.is_signed = is_signed ? 1 : 0;
   desc.block_size = block;
   return desc;
 }
@@ -50,7 +50,7 @@ TEST_F(DeviceTensors, QuantiseAndDequantiseInEveryFormatAndMode) {
   for (std::int32_t i = 0; i < nibble_format_count(); ++i) {
     const std::string format = nibble_format_name(i);
     for (const bool is_signed : {true, false}) {
-      auto probe = quantize_desc(format, "default", is_signed, 0);
+      auto probe = quantize_desc(format.c_str(), "default", is_signed, 0);
       std::uint64_t bytes = 0;
       if (nibble_quantized_size(&probe, 1, &bytes, nullptr) != NIBBLE_OK) {
         continue;  // fp32, bf16; rank-1 scales
@@ -62,7 +62,7 @@ TEST_F(DeviceTensors, QuantiseAndDequantiseInEveryFormatAndMode) {
             for (float& value : x) {
               value = is_signed ? value : std::abs(value);
             }
-            expect_same_codes(quantize_desc(format, mode, is_signed, 0), x);
+            expect_same_codes(quantize_desc(format.c_str(), mode, is_signed, 0), x);
           }
         }
         for (const std::int64_t block : {32, 64, 1024, 4096}) {
@@ -70,11 +70,63 @@ TEST_F(DeviceTensors, QuantiseAndDequantiseInEveryFormatAndMode) {
           for (float& value : x) {
             value = is_signed ? value : std::abs(value);
           }
-          expect_same_codes(quantize_desc(format, mode, is_signed, block), x);
+          expect_same_codes(quantize_desc(format.c_str(), mode, is_signed, block), x);
         }
       }
     }
   }
+}
+
+TEST_F(DeviceTensors, CodesAndFloatsAtOddAddresses) {
+  auto desc = quantize_desc("int8", "default", true, 0);
+  const auto x = make_input("normal", 5001);
+  std::vector<std::uint8_t> codes(x.size());
+  std::vector<float> scales(20), back(x.size());
+  api::check(nibble_quantize(&desc, x.data(), 5001, codes.data(), scales.data()));
+  api::check(nibble_dequantize(&desc, codes.data(), scales.data(), 5001, back.data()));
+  desc.device = "cuda";
+  for (const std::size_t offset : {1U, 4U, 9U}) {
+    const OnDevice source(x, 4 * offset);
+    const OnDevice device_codes(std::vector<std::uint8_t>(x.size()), offset);
+    const OnDevice device_scales(std::vector<float>(scales.size()), 4);
+    const OnDevice device_back(std::vector<float>(x.size()), 4 * offset);
+    api::check(
+        nibble_quantize(&desc, source.floats(), 5001, device_codes.get(), device_scales.floats()));
+    api::check(nibble_dequantize(&desc, device_codes.get(), device_scales.floats(), 5001,
+                                 device_back.floats()));
+    EXPECT_TRUE(device_codes.read() == codes) << offset;
+    EXPECT_TRUE(device_back.read<float>() == back) << offset;
+  }
+}
+
+TEST_F(DeviceTensors, DoubleQuantisation) {
+  auto four = quantize_desc("nf4", "bnb", true, 64);
+  auto eight = quantize_desc("int8", "bnb", true, 256);
+  const auto x = make_input("logscale", 64 * 1001);
+  const auto count = static_cast<std::int64_t>(x.size());
+  const std::int64_t n = 1001;
+  std::vector<std::uint8_t> codes(x.size() / 2), scale_codes(n);
+  std::vector<float> scales(n), nested(4), expanded(n);
+  float offset = 0;
+  api::check(nibble_quantize(&four, x.data(), count, codes.data(), scales.data()));
+  const OnDevice device_scales(scales);
+  api::check(
+      nibble_compress_scales(&eight, scales.data(), n, scale_codes.data(), nested.data(), &offset));
+  api::check(
+      nibble_expand_scales(&eight, scale_codes.data(), nested.data(), &offset, n, expanded.data()));
+  const OnDevice device_codes(std::vector<std::uint8_t>(scale_codes.size()));
+  const OnDevice device_nested(std::vector<float>(nested.size()));
+  const OnDevice device_offset(std::vector<float>(1));
+  eight.device = "cuda";
+  api::check(nibble_compress_scales(&eight, device_scales.floats(), n, device_codes.get(),
+                                    device_nested.floats(), device_offset.floats()));
+  EXPECT_TRUE(device_scales.read<float>() == scales);  // less their mean
+  api::check(nibble_expand_scales(&eight, device_codes.get(), device_nested.floats(),
+                                  device_offset.floats(), n, device_scales.floats()));
+  EXPECT_TRUE(device_codes.read() == scale_codes);
+  EXPECT_TRUE(device_nested.read<float>() == nested);
+  EXPECT_EQ(device_offset.read<float>()[0], offset);
+  EXPECT_TRUE(device_scales.read<float>() == expanded);
 }
 
 TEST_F(DeviceTensors, Accumulation) {

@@ -102,13 +102,16 @@ inline void cp_async_wait() {
   }
 }
 
+// A GPU takes no word that is not aligned.
 template <class T>
-inline T load_streaming(const T* address) {
+inline T load_streaming(const T* address, NIBBLE_CUDA_HOST_SITE) {
+  cuda_host::check_aligned(address, sizeof(T), site);
   return *address;
 }
 
 template <class T>
-inline void store_streaming(T* address, T value) {
+inline void store_streaming(T* address, T value, NIBBLE_CUDA_HOST_SITE) {
+  cuda_host::check_aligned(address, sizeof(T), site);
   *address = value;
 }
 

@@ -37,11 +37,15 @@ void* dynamic_shared(Site site) {
   return low;
 }
 
-void begin_async_copy(void* shared, const void* global, Site site) {
-  if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 ||
-      reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
-    fault("cp_async16 with an address that is no multiple of 16", site);
+void check_aligned(const void* address, std::size_t alignment, Site site) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) {
+    fault("an address that is no multiple of " + std::to_string(alignment), site);
   }
+}
+
+void begin_async_copy(void* shared, const void* global, Site site) {
+  check_aligned(shared, 16, site);
+  check_aligned(global, 16, site);
   const sanitizers::Ignore ignore;
   current->copies.push_back({shared, global, current->committed_groups});
 }

@@ -103,6 +103,7 @@ struct SharedArray {
 void* shared_array(SharedArray& array, std::size_t bytes, std::size_t alignment);
 void* dynamic_shared(Site site);
 
+void check_aligned(const void* address, std::size_t alignment, Site site);
 void begin_async_copy(void* shared, const void* global, Site site);
 void commit_async_copies();
 // The next copy that must be done when at most `pending_groups` groups may be on their way. False

@@ -15,9 +15,10 @@ namespace {
 constexpr std::size_t kGranule = 256;  // cudaMalloc's alignment, and the unit of the card's memory
 constexpr std::size_t kPage = 4096;
 constexpr int kUnwritten = 0xFF;
-// In plain builds, bytes behind an allocation that must not change.
+// In plain builds, bytes behind an allocation that must not change. Read as floats they are huge,
+// so that what is read past the end shows.
 constexpr std::size_t kCanary = sanitizers::kAddress ? 0 : 64;
-constexpr int kCanaryByte = 0xA5;
+constexpr int kCanaryByte = 0x7F;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "support/capi.h"
+#include "support/hyper_cases.h"
 #include "support/inputs.h"
 
 namespace nibble::test {
@@ -45,6 +46,15 @@ TEST(NonFinite, SkippedElementLeavesTheOthersAsWithoutIt) {
   EXPECT_EQ(run.weights[42], before);
   run.weights[42] = clean.weights[42];
   EXPECT_EQ(run.weights, clean.weights);
+}
+
+TEST(HyperParameters, EachChangesTheStep) {
+  const std::size_t n = std::size_t{12} * 20;
+  for (const HyperCase& entry : hyper_cases(12)) {
+    EXPECT_FALSE(bytes_after(entry.base, "normal", n, 3) ==
+                 bytes_after(entry.changed, "normal", n, 3))
+        << entry.name;
+  }
 }
 
 TEST(GlobalNorm, IsTheNormInDouble) {
