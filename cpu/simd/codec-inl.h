@@ -65,8 +65,6 @@ struct Codec {
 // that are not finite, peers' modes) is left to the definition.
 template <class Self, class Format, bool kSigned>
 struct GroupCodec {
-  static constexpr std::int64_t kGroupBytes = kGroup * Format::kBits / 8;
-
   static constexpr std::int64_t bytes_of(std::int64_t n) { return (n * Format::kBits + 7) / 8; }
 
   static void decode(const std::uint8_t* codes, const float* scales, std::int64_t n,

@@ -62,7 +62,6 @@ HWY_INLINE void encode_rank1(const float* row, const float* column, std::int64_t
                              std::uint8_t* codes) {
   const TagF df;
   const VecF floor = hn::Set(df, math::kScaleFloor);
-  const VecF limit = hn::Set(df, std::numeric_limits<float>::max());
   alignas(64) float scales[math::kMaxBlock];
   fill_scales(row, column, columns, begin, n, scales);
   for (std::int64_t i = 0; i < n; i += kGroup) {
@@ -75,7 +74,7 @@ HWY_INLINE void encode_rank1(const float* row, const float* column, std::int64_t
     }
     VecI code[kGroupVecs];
     for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-      const VecF value = hn::Min(hn::Max(hn::LoadU(df, from + v * kLanes), hn::Zero(df)), limit);
+      const VecF value = hn::Max(hn::LoadU(df, from + v * kLanes), hn::Zero(df));
       const VecF scale = hn::Max(hn::Load(df, scales + i + v * kLanes), floor);
       code[v] = linear4_codes(hn::Div(value, scale));
     }

@@ -239,15 +239,20 @@ TEST(Reports, QuantisationErrorOfTheLastStep) {
       std::vector<float> stored(n);
       ASSERT_EQ(nibble_optimizer_export_state(run.optimizer.get(), 0, error.state, stored.data()),
                 NIBBLE_OK);
-      double squares = 0, errors = 0;
+      double squares = 0, errors = 0, largest = 0;
+      std::int64_t lost = 0;
       for (std::size_t i = 0; i < n; ++i) {
         const double g = grad[i];
         const double exact = s == 0 ? 0.1 * g : 0.001 * g * g;
         squares += exact * exact;
         errors += (stored[i] - exact) * (stored[i] - exact);
+        largest = std::max(largest, std::abs(stored[i] - exact));
+        lost += exact != 0 && stored[i] == 0 ? 1 : 0;
       }
       EXPECT_NEAR(error.relative_rms, std::sqrt(errors / squares), 1e-3 * error.relative_rms + 1e-6)
           << format;
+      EXPECT_NEAR(error.largest, largest, 1e-4 * largest + 1e-8) << format;
+      EXPECT_EQ(error.lost, lost) << format;
       EXPECT_STREQ(error.format, format);
     }
     EXPECT_EQ(nibble_optimizer_state_error(run.optimizer.get(), 0, 2, &error),
