@@ -52,8 +52,11 @@ golden() {
 build() {
   local build=build/gpu/tree
   mkdir -p build/gpu
+  # A bundle must be small and run on any GPU: those not named take the code for Turing, translated
+  # when it is loaded.
+  local architectures=${1:-}
   cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DNIBBLE_CUDA=ON -DNIBBLE_BUILD_TRAIN=OFF \
-    -DNIBBLE_BUILD_BENCH=ON >build/gpu/configure.log || { cat build/gpu/configure.log; exit 1; }
+    ${architectures:+-DNIBBLE_CUDA_ARCHITECTURES="$architectures"} -DNIBBLE_BUILD_BENCH=ON >build/gpu/configure.log || { cat build/gpu/configure.log; exit 1; }
   cmake --build $build -j "$jobs" --target "${programs[@]}" host_hashes
   rm -rf $files
   mkdir -p $files/lib
@@ -61,8 +64,9 @@ build() {
   $build/tests/conformance/host_hashes >$files/hashes.txt
   golden
   # The libraries that a bare machine may lack; the C library and the driver are its own.
-  ldd $files/gpu_conformance_test | awk '$2 == "=>" {print $3}' |
-    grep -vE '/(libc|libm|libdl|librt|libpthread|libcuda)\.so' | xargs -r cp -L -t $files/lib
+  cp -L $build/src/capi/libnibble.so.0 $files/lib
+  LD_LIBRARY_PATH=$files/lib ldd $files/gpu_conformance_test $files/lib/libnibble.so.0 | awk '$2 == "=>" {print $3}' |
+    grep -vE '/(libc|libm|libdl|librt|libpthread|libcuda|libnibble)\.so' | sort -u | xargs -r cp -L -t $files/lib
 }
 
 run() {
@@ -99,7 +103,7 @@ if [[ ! -f CMakeLists.txt ]]; then
   run
   exit
 fi
-build
+build ${bundle:+"75-virtual;80-real;90-real"}
 if [[ -n $bundle ]]; then
   tar -czf "$bundle" tests/gpu.sh $files
   du -h "$bundle"

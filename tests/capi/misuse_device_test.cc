@@ -55,6 +55,13 @@ TEST(MisuseOfDevices, FunctionsThatNeedOne) {
     expect_failure(nibble_device_decode_ggml(device, nullptr, "F32", &x, 1, &sum),
                    NIBBLE_INVALID_ARGUMENT, "\"cuda\"");
     expect_failure(nibble_device_set_memory_limit(device, 1), NIBBLE_INVALID_ARGUMENT, "\"cuda\"");
+    void* memory = &sum;
+    expect_failure(nibble_device_allocate(device, "device", 4, "x", &memory),
+                   NIBBLE_INVALID_ARGUMENT, "\"cuda\"");
+    EXPECT_EQ(memory, &sum);
+    expect_failure(nibble_device_free(device, &sum), NIBBLE_INVALID_ARGUMENT, "\"cuda\"");
+    expect_failure(nibble_device_copy(device, nullptr, &sum, &x, 4), NIBBLE_INVALID_ARGUMENT,
+                   "\"cuda\"");
     expect_failure(nibble_device_allocations(device, 0, &entry), NIBBLE_INVALID_ARGUMENT,
                    "\"cuda\"");
   }

@@ -119,6 +119,45 @@ TEST_F(Quantising, DescriptorsAreChecked) {
   refused(NIBBLE_INVALID_ARGUMENT, "count is -9223372036854775808", INT64_MIN);
 }
 
+TEST_F(Quantising, ScalesOfScales) {
+  float* x = x_.data();
+  std::uint8_t* codes = codes_.data();
+  float* scales = scales_.data();
+  float offset = 3;
+  constexpr auto kInvalid = NIBBLE_INVALID_ARGUMENT;
+  const auto compress = [&](const nibble_quantize_desc* d) {
+    return nibble_compress_scales(d, x, 4, codes, scales, &offset);
+  };
+  const auto expand = [&](const nibble_quantize_desc* d) {
+    return nibble_expand_scales(d, codes, scales, &offset, 4, x);
+  };
+  desc_.is_signed = 0;
+  expect_failure(compress(&desc_), kInvalid, "need is_signed = 1");
+  expect_failure(expand(&desc_), kInvalid, "need is_signed = 1");
+  desc_.is_signed = 1;
+  expect_sizes_checked(desc_, compress);
+  expect_sizes_checked(desc_, expand);
+  const auto compress_to = [&](float* of, void* to, float* nested, float* mean) {
+    return nibble_compress_scales(&desc_, of, 4, to, nested, mean);
+  };
+  expect_failure(compress_to(nullptr, codes, scales, &offset), kInvalid, "scales is null");
+  expect_failure(compress_to(x, nullptr, scales, &offset), kInvalid, "codes is null");
+  expect_failure(compress_to(x, codes, nullptr, &offset), kInvalid, "nested_scales is null");
+  expect_failure(compress_to(x, codes, scales, nullptr), kInvalid, "offset is null");
+  const auto expand_from = [&](const void* from, const float* nested, const float* mean,
+                               float* to) {
+    return nibble_expand_scales(&desc_, from, nested, mean, 4, to);
+  };
+  expect_failure(expand_from(nullptr, scales, &offset, x), kInvalid, "codes is null");
+  expect_failure(expand_from(codes, nullptr, &offset, x), kInvalid, "nested_scales is null");
+  expect_failure(expand_from(codes, scales, nullptr, x), kInvalid, "offset is null");
+  expect_failure(expand_from(codes, scales, &offset, nullptr), kInvalid, "scales is null");
+  expect_untouched();
+  EXPECT_EQ(offset, 3);
+  EXPECT_EQ(nibble_compress_scales(&desc_, nullptr, 0, nullptr, nullptr, nullptr), NIBBLE_OK);
+  EXPECT_EQ(nibble_expand_scales(&desc_, nullptr, nullptr, nullptr, 0, nullptr), NIBBLE_OK);
+}
+
 TEST_F(Quantising, PointersAreChecked) {
   float* x = x_.data();
   std::uint8_t* codes = codes_.data();

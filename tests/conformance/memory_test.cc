@@ -160,6 +160,12 @@ TEST_F(DeviceMemory, OfAProgramIsFromTheSamePool) {
                  "\"managed\"");
   expect_failure(nibble_device_free("cuda", back.data()), NIBBLE_INVALID_ARGUMENT,
                  "not what nibble_device_allocate gave");
+  expect_failure(nibble_device_allocate("cuda", "device", 1, "x", nullptr), NIBBLE_INVALID_ARGUMENT,
+                 "out is null");
+  expect_failure(nibble_device_copy("cuda", nullptr, nullptr, pinned, 1), NIBBLE_INVALID_ARGUMENT,
+                 "dst is null");
+  expect_failure(nibble_device_copy("cuda", nullptr, weights, nullptr, 1), NIBBLE_INVALID_ARGUMENT,
+                 "src is null");
   api::check(nibble_device_free("cuda", nullptr));
   api::check(nibble_device_free("cuda", weights));
   api::check(nibble_device_free("cuda", pinned));

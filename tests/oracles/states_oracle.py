@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""int8 and int4 optimizer states against fp32 ones on a real model: states_oracle.py NIBBLE MODEL.gguf
+"""int8 and int4 optimizer states against fp32 ones on a real model
+
+    states_oracle.py NIBBLE MODEL.gguf [--all]       without --all: int8, one seed
 
 Runs that differ in the states alone, on paired seeds: the held-out loss must end within 0.2 % with
 int8. int4 misses the 1 % that is its goal in runs as short as these by a little; 3 % guards what it
@@ -12,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 
-TOLERANCE = {"int8": 0.002, "int4": 0.03}
-SEEDS = (1, 2, 3)
+ALL = "--all" in sys.argv
+TOLERANCE = {"int8": 0.002} | ({"int4": 0.03} if ALL else {})
+SEEDS = (1, 2, 3) if ALL else (1,)
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
