@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What low-bit states and weights cost: held-out loss of a small transformer trained from scratch.
+"""What low-bit states and weights cost: held-out loss of a small transformer trained from scratch,
+or with --model of LoRA on a llama GGUF (needs transformers and gguf, as requirements-heavy.txt of
+tests/oracles has them: --venv that environment, --no-install).
 
 Every row is trained from the same seeds as its baseline (the same initial weights and batches, and
 where gradients are made heavy-tailed the same factors), so that differences are paired; the
@@ -75,8 +77,26 @@ def table():
     ]
 
 
-def parse(names):
-    """Flags."""
+def lora_table():
+    """The rows of --model."""
+    rate, slow = {"rate": 1e-3}, {"rate": SMALL_RATE}
+    return [
+        Row("fp32", "fp32", rate),
+        Row("small rate: fp32", "small rate: fp32", slow),
+        Row("int8", "fp32", {"states": "int8", **rate}, 0.002, "within"),
+        Row("int4", "fp32", {"states": "int4", **rate}, 0.01, "within"),
+        Row("int4_rank1", "fp32", {"states": "int4_rank1", **rate}, 0.01, "within"),
+        Row("int8 with linear second moment (control)", "fp32", {"states": LINEAR, **rate}, 0.002,
+            "fails"),
+        Row("small rate: bf16_nearest (control)", "small rate: fp32",
+            {"weights": "bf16_nearest", **slow}, 0.002, "fails"),
+        Row("small rate: bf16_stochastic", "small rate: fp32",
+            {"weights": "bf16_stochastic", **slow}),
+    ]
+
+
+def parse():
+    """(flags, rows)"""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     environment.add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=3)
@@ -85,39 +105,53 @@ def parse(names):
                         help="runs at a time, one thread each (default: one a processor)")
     parser.add_argument("--wordnet", default="/usr/share/wordnet",
                         help="directory of data.noun ... (Debian: wordnet-base)")
-    parser.add_argument("--row", action="append", choices=names, metavar="NAME",
+    parser.add_argument("--model", metavar="FILE.gguf", help="LoRA on this model")
+    parser.add_argument("--program", default=str(environment.ROOT / "build/release/bin/nibble"),
+                        help="nibble, which makes the rows for --model (default: %(default)s)")
+    parser.add_argument("--row", action="append", metavar="NAME",
                         help="only this one and its baseline; may be given again")
     options = parser.parse_args()
+    rows = lora_table() if options.model else table()
+    if options.row:
+        bases = {row.base for row in rows if row.name in options.row}
+        unknown = set(options.row) - {row.name for row in rows}
+        if unknown:
+            parser.error("no row %s" % ", ".join(sorted(unknown)))
+        rows = [row for row in rows if row.name in options.row or row.name in bases]
     if not 2 <= options.seeds < len(STUDENT) or options.steps < 1 or options.jobs < 1:
         parser.error("--seeds is 2 to %d, --steps and --jobs at least 1" % (len(STUDENT) - 1))
-    return options
+    return options, rows
 
 
 WORKER = {}  # a worker's library and data
 
 
-def begin(library, wordnet):
+def begin(library, wordnet, program, model):
     """Once in each worker."""
     import torch
-    from peers import nibble_api, small_transformer
+    from peers import nibble_api, small_transformer, smollm_lora
     torch.set_num_threads(1)
     WORKER["library"] = nibble_api.Library(library)
     WORKER["library"].set_threads(1)
-    WORKER["data"] = small_transformer.read_text(wordnet)
+    if model:
+        WORKER["run"], WORKER["data"] = smollm_lora.run, smollm_lora.read_data(program, model)
+    else:
+        WORKER["run"], WORKER["data"] = small_transformer.run, small_transformer.read_text(wordnet)
 
 
 def work(row, seed, steps):
     """One run."""
     from peers import small_transformer
     setting = small_transformer.Setting(row.name, **row.fields)
-    return small_transformer.run(WORKER["library"], WORKER["data"], setting, seed, steps)
+    return WORKER["run"](WORKER["library"], WORKER["data"], setting, seed, steps)
 
 
 def train(rows, options):
     """{(name, seed): result}; seed by seed, so that baselines come first."""
     results = {}
     context = multiprocessing.get_context("spawn")
-    arguments = (str(environment.find_library(options).absolute()), options.wordnet)
+    arguments = (str(environment.find_library(options).absolute()), options.wordnet,
+                 os.path.abspath(options.program), options.model and os.path.abspath(options.model))
     with concurrent.futures.ProcessPoolExecutor(options.jobs, context, begin, arguments) as pool:
         futures = [pool.submit(work, row, seed, options.steps)
                    for seed in range(1, options.seeds + 1) for row in rows]
@@ -186,12 +220,8 @@ def show(judged):
 
 
 def main():
-    rows = table()
-    options = parse([row.name for row in rows])
+    options, rows = parse()
     environment.enter(options)
-    if options.row:
-        bases = {row.base for row in rows if row.name in options.row}
-        rows = [row for row in rows if row.name in options.row or row.name in bases]
     context = "%s; %d steps, %s" % (environment.machine(), options.steps,
                                     time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
     print(context, flush=True)
