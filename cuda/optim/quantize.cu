@@ -25,10 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   const math::BlockScale by = Format::scale_of(is_signed, absmax, rounding);
   std::uint8_t raw[Format::kBits];
   Format::encode_scaled(is_signed, values, kLane, by, rounding, raw);
-  if (Format::kBits == 4 && at.valid % 2 == 1) {  // the code of no element
-    raw[at.valid / 2] =
-        static_cast<std::uint8_t>((raw[at.valid / 2] & 0xf0) | Format::map(is_signed).zero);
-  }
+  end_with_zero<Format>(is_signed, at.valid, raw);
   store_bits<Format::kBits>(codes_at<Format>(codes, at.begin), at.valid, raw);
   if (at.valid > 0 && at.begin % block == 0) {
     scale[at.begin / block] = by.stored;

@@ -7,6 +7,15 @@
 
 namespace nibble::cuda {
 
+// 4-bit codes of an odd number of elements end with a zero's, which is no element's.
+template <class Format>
+__device__ void end_with_zero(bool is_signed, int valid, std::uint8_t* raw) {
+  if (Format::kBits == 4 && valid % 2 == 1) {
+    raw[valid / 2] =
+        static_cast<std::uint8_t>((raw[valid / 2] & 0xf0) | Format::map(is_signed).zero);
+  }
+}
+
 // One state of a tensor, as a thread sees it.
 struct StateLane {
   const backend::StateView& view;
@@ -90,10 +99,7 @@ struct StateIo {
     const float absmax = block_max(lane_absmax(x, s.at.valid), s.task.block, s.scratch);
     const math::BlockScale by = Format::scale_of(kSigned, absmax, s.task.rounding);
     Format::encode_scaled(kSigned, x, kLane, by, s.task.rounding, raw);
-    if (Format::kBits == 4 && s.at.valid % 2 == 1) {  // the code of no element
-      std::uint8_t& last = raw[s.at.valid / 2];
-      last = static_cast<std::uint8_t>((last & 0xf0) | Format::map(kSigned).zero);
-    }
+    end_with_zero<Format>(kSigned, s.at.valid, raw);
     if (s.at.valid > 0 && s.at.begin % s.task.block == 0) {
       s.view.scale[s.at.begin / s.task.block] = by.stored;
     }

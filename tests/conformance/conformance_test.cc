@@ -64,5 +64,19 @@ TEST_F(Conformance, EveryRuleFormatAndWeightChoice) {
   }
 }
 
+// Every allocation ends where a page without access begins: what is read or written past an end
+// stops the test.
+TEST_F(Conformance, NothingBeyondAnEnd) {
+  if (!cuda_host::is_stand_in()) {
+    GTEST_SKIP() << "on a GPU compute-sanitizer looks (tests/gpu.sh)";
+  }
+  api::check(nibble_device_set_memory_limit("cuda", 0));  // what is cached has no such end
+  cuda_host::settings().guard = true;
+  for (const TensorCase& setup : all_cases(13)) {
+    expect_same(setup, "normal", 13 * 41, 2);
+  }
+  api::check(nibble_device_set_memory_limit("cuda", 0));
+}
+
 }  // namespace
 }  // namespace nibble::test

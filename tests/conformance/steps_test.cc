@@ -279,6 +279,23 @@ TEST_F(DeviceSteps, EachHyperParameterAsOnTheHost) {
   }
 }
 
+// A trust ratio of weights or of updates that are all zero is 1.
+TEST_F(DeviceSteps, TrustRatioOfZeros) {
+  TensorCase setup;
+  setup.rule = "lamb", setup.format = "fp32";
+  for (const char* weights : {"zeros", "normal"}) {
+    for (const char* grads : {"normal", "zeros"}) {
+      CaseRun host(setup, make_input(weights, 300));
+      DeviceRun device(setup, make_input(weights, 300));
+      for (std::uint64_t t = 1; t <= 2; ++t) {
+        host.step(make_input(grads, 300, t));
+        device.step(make_input(grads, 300, t));
+      }
+      EXPECT_TRUE(device.bytes() == host.bytes()) << weights << " " << grads;
+    }
+  }
+}
+
 TEST_F(DeviceSteps, StatesOfDifferentFormats) {
   for (const char* rule : {"adamw", "amsgrad", "ademamix"}) {
     TensorCase setup;
