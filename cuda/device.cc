@@ -10,35 +10,13 @@
 
 #include "core/status.h"
 #include "cuda/check.h"
+#include "cuda/current_device.h"
 #include "cuda/memory.h"
 #include "cuda/optim/launch.h"
 #include "cuda/step.h"
 
 namespace nibble::cuda {
 namespace {
-
-// Makes a device current in a scope.
-class ScopedDevice {
- public:
-  explicit ScopedDevice(int index) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != index) {
-      check(cudaSetDevice(index), "cudaSetDevice");
-      changed_ = true;
-    }
-  }
-  ~ScopedDevice() {
-    if (changed_) {
-      static_cast<void>(cudaSetDevice(before_));
-    }
-  }
-  ScopedDevice(const ScopedDevice&) = delete;
-  ScopedDevice& operator=(const ScopedDevice&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
 
@@ -81,6 +59,8 @@ class CudaDevice final : public backend::Device {
     check(cudaDeviceSynchronize(), "waiting for the device");
     if (bytes > 0) {
       check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copy to the device");
+      // Pageable memory may only have been staged; streams that do not block would not wait for it.
+      check(cudaDeviceSynchronize(), "waiting for the device");
     }
   }
   void fill(void* device, std::uint8_t value, std::uint64_t bytes) override {
@@ -101,14 +81,15 @@ class CudaDevice final : public backend::Device {
       static_cast<void>(cudaGetLastError());
       return false;
     }
-    return attributes.type != cudaMemoryTypeUnregistered;
+    return attributes.type == cudaMemoryTypeDevice ? attributes.device == index_
+                                                   : attributes.devicePointer != nullptr;
   }
 
   std::unique_ptr<backend::DeviceStep> make_step(
       const std::vector<backend::DeviceTensor>& tensors,
       const std::vector<backend::DeviceGroup>& groups) override {
     const ScopedDevice current(index_);
-    return make_cuda_step(*this, tensors, groups);
+    return make_cuda_step(*this, index_, tensors, groups);
   }
 
   void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,

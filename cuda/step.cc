@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/status.h"
 #include "cuda/check.h"
+#include "cuda/current_device.h"
 #include "cuda/optim/launch.h"
 #include "cuda/tables.h"
 
@@ -14,9 +16,10 @@ namespace {
 
 class CudaStep final : public backend::DeviceStep {
  public:
-  CudaStep(backend::Device& device, const std::vector<backend::DeviceTensor>& tensors,
+  CudaStep(backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
            const std::vector<backend::DeviceGroup>& groups)
       : device_(device),
+        index_(index),
         tables_(device, tensors, groups),
         args_(tables_.args()),
         grads_(tensors.size(), nullptr) {}
@@ -31,7 +34,9 @@ class CudaStep final : public backend::DeviceStep {
   }
 
   void run(const backend::DeviceStepInput& input) override {
+    const ScopedDevice current(index_);
     const auto stream = static_cast<cudaStream_t>(input.stream);
+    check_capture(input, stream);
     if (input.collect_errors) {
       make_room_for_stats(stream);
     }
@@ -77,8 +82,21 @@ class CudaStep final : public backend::DeviceStep {
     check(cudaMemsetAsync(stats_.as<std::byte>(), 0, bytes, stream), "errors of states");
   }
 
-  // What has changed since the last step goes along as arguments of kernels, which a captured
-  // graph keeps.
+  // What has changed since the last step would be told to the device in each replay, and to nobody
+  // if there is none.
+  void check_capture(const backend::DeviceStepInput& input, cudaStream_t stream) const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &status), "step");
+    const bool changed = !new_groups_.empty() || has_new_step_ ||
+                         !std::equal(grads_.begin(), grads_.end(), input.grads);
+    if (status != cudaStreamCaptureStatusNone && changed) {
+      fail(StatusCode::kWrongOrder,
+           "gradients, hyper-parameters or the step count have changed since the last step: take "
+           "one before the capture");
+    }
+  }
+
+  // What has changed since the last step goes along as arguments of kernels.
   void bring_up_to_date(const backend::DeviceStepInput& input, cudaStream_t stream) {
     for (std::size_t g = 0; g < new_groups_.size(); ++g) {
       check(launch_set_hypers(args_, static_cast<int>(g), Tables::group_of(new_groups_[g]), stream),
@@ -148,6 +166,7 @@ class CudaStep final : public backend::DeviceStep {
   }
 
   backend::Device& device_;
+  int index_;
   Tables tables_;
   StepArgs args_;
   std::vector<const void*> grads_;  // as the device's table has them
@@ -160,9 +179,9 @@ class CudaStep final : public backend::DeviceStep {
 }  // namespace
 
 std::unique_ptr<backend::DeviceStep> make_cuda_step(
-    backend::Device& device, const std::vector<backend::DeviceTensor>& tensors,
+    backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
     const std::vector<backend::DeviceGroup>& groups) {
-  return std::make_unique<CudaStep>(device, tensors, groups);
+  return std::make_unique<CudaStep>(device, index, tensors, groups);
 }
 
 }  // namespace nibble::cuda

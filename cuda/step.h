@@ -8,9 +8,9 @@
 
 namespace nibble::cuda {
 
-// backend::Device::make_step. The device must outlive the step, and be current.
+// backend::Device::make_step of the device of that index, which must outlive the step.
 std::unique_ptr<backend::DeviceStep> make_cuda_step(
-    backend::Device& device, const std::vector<backend::DeviceTensor>& tensors,
+    backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
     const std::vector<backend::DeviceGroup>& groups);
 
 }  // namespace nibble::cuda

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The tests and benches that need a GPU, in one command, on a machine that has one.
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
@@ -25,8 +26,8 @@ while (($#)); do
     --bundle | --out | --jobs)
       (($# > 1)) || { echo "$1 needs a value" >&2; exit 2; }
       case $1 in
-        --bundle) bundle=$2 ;;
-        --out) out=$2 ;;
+        --bundle) bundle=$(cd "$caller" && realpath -m "$2") ;;
+        --out) out=$(cd "$caller" && realpath -m "$2") ;;
         --jobs) jobs=$2 ;;
       esac
       shift ;;
@@ -50,7 +51,7 @@ golden() {
 }
 
 build() {
-  local build=build/gpu/tree
+  local build=build/gpu/tree${1:+-of-bundle}
   mkdir -p build/gpu
   # A bundle must be small and run on any GPU: those not named take the code for Turing, translated
   # when it is loaded.
@@ -74,27 +75,30 @@ run() {
   export NIBBLE_GOLDEN_DIR=${NIBBLE_GOLDEN_DIR:-$PWD/$files/golden}
   mkdir -p "$out"
   local failed=0
-  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$out/gpu.txt"
-  $files/gpu_conformance_test | tee "$out/conformance.log" | tail -n 5
-  ((PIPESTATUS[0] == 0)) || failed=1
-  $files/gpu_hashes >"$out/hashes.txt"
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" ||
+    { echo "no NVIDIA GPU is here" >&2; return 1; }
+  cat "$out/gpu.txt"
+  $files/gpu_conformance_test >"$out/conformance.log" 2>&1 || failed=1
+  tail -n 5 "$out/conformance.log"
+  $files/gpu_hashes >"$out/hashes.txt" || failed=1
   if diff $files/hashes.txt "$out/hashes.txt" >"$out/hashes.diff"; then
     echo "$(wc -l <"$out/hashes.txt") outputs have the host's bits"
   else
-    echo "FAILED: $(grep -c '^>' "$out/hashes.diff") outputs differ from the host's ($out/hashes.diff)"
+    echo "FAILED: $(grep -c '^[<>]' "$out/hashes.diff") lines differ from the host's ($out/hashes.diff)"
     failed=1
   fi
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
       echo "compute-sanitizer $tool"
       compute-sanitizer --tool $tool --error-exitcode 9 $files/gpu_conformance_test \
-        --gtest_filter='DeviceSteps.*:DeviceTensors.Acc*:DeviceTensors.Gguf*' \
+        --gtest_filter='DeviceSteps.*:DeviceTensors.Acc*:DeviceTensors.Gguf*-*DriverRefuses*' \
         >"$out/$tool.log" 2>&1 || { failed=1; tail -n 20 "$out/$tool.log"; }
     done
   else
     echo "SKIPPED: compute-sanitizer is not here"
   fi
-  $files/cuda_bench | tee "$out/bench.json"
+  $files/cuda_bench >"$out/bench.json" || failed=1
+  cat "$out/bench.json"
   return $failed
 }
 

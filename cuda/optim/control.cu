@@ -61,10 +61,12 @@ __global__ void conclude_norm_kernel(StepArgs args, const backend::LeafSum* sums
                                      std::int64_t count, StepPolicy policy) {
   Control& control = *args.control;
   double total = 0.0;
+  std::int64_t nonfinite = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     total += sums[i].sum_of_squares;
-    control.nonfinite += sums[i].nonfinite;
+    nonfinite += sums[i].nonfinite;
   }
+  control.nonfinite = nonfinite;
   const double scale = policy.grad_scale < 0.0F ? -double{policy.grad_scale} : policy.grad_scale;
   const bool skips = policy.nonfinite == backend::Nonfinite::kSkipElement;  // others are clipped
   control.norm = control.nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()

@@ -314,8 +314,11 @@ typedef struct nibble_step_desc {
  * On CUDA the step is enqueued and the call does not wait, so what the gradients are is not known
  * when it returns: it returns OK, and nibble_optimizer_step_result tells later. With out_nonfinite
  * or out_grad_norm it waits for them and returns as on the host. The first step, and one after
- * parameters were added or bound, makes tables and waits; after it, a step whose gradients have the
- * same addresses can be captured in a CUDA graph (without out_* and collect_errors). */
+ * parameters were added or bound, makes tables and waits; after it a step can be captured in a CUDA
+ * graph (without out_* and collect_errors) if nothing has changed since: gradients' addresses,
+ * hyper-parameters, the step count; else WRONG_ORDER. A replay takes what was captured: what
+ * nibble_optimizer_set_* and bind_group_hyper change reaches ordinary steps alone. After add_param,
+ * bind or destroy a graph must not be replayed: its tables are gone. */
 NIBBLE_API nibble_status nibble_optimizer_step(nibble_optimizer* opt,
                                                const nibble_step_desc* desc) NIBBLE_NOEXCEPT;
 
@@ -327,7 +330,8 @@ NIBBLE_API nibble_status nibble_optimizer_step_result(const nibble_optimizer* op
                                                       double* out_grad_norm) NIBBLE_NOEXCEPT;
 
 /* On a device: from now on the hyper-parameter is read from this float of the device's memory in
- * each step, also when a captured graph is replayed. NULL: no longer. UNSUPPORTED on the host. */
+ * each step, also when a graph that was captured since is replayed. NULL: no longer. UNSUPPORTED on
+ * the host, and for "ns_steps", which decides what is launched; WRONG_ORDER as for set_hyper. */
 NIBBLE_API nibble_status nibble_optimizer_bind_group_hyper(nibble_optimizer* opt, int64_t group,
                                                            const char* name,
                                                            const float* value) NIBBLE_NOEXCEPT;
@@ -487,8 +491,8 @@ NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, con
 
 /* Double quantisation (Dettmers et al., "QLoRA", 2023, section 3): n scales of nibble_quantize
  * become codes of their distance from their mean. `scales` is overwritten by these distances.
- * desc: of the codes, signed, by default "int8"; codes and nested_scales are sized as
- * nibble_quantized_size(desc, n) tells; *offset is the mean. All pointers where desc says. */
+ * desc: of the codes, by default "int8"; its is_signed must be 1; codes and nested_scales are sized
+ * as nibble_quantized_size(desc, n) tells; *offset is the mean. All pointers where desc says. */
 NIBBLE_API nibble_status nibble_compress_scales(const nibble_quantize_desc* desc, float* scales,
                                                 int64_t n, void* codes, float* nested_scales,
                                                 float* offset) NIBBLE_NOEXCEPT;

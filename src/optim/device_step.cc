@@ -89,6 +89,24 @@ void check_device_memory(const Param& param, const void* memory, const char* wha
   }
 }
 
+// A gradient: elements of 4 or 2 bytes at a multiple of that.
+void check_gradient(const Param& param, const void* grad) {
+  const std::uintptr_t each = param.grads_are_bf16 ? 2 : 4;
+  check_device_memory(param, grad, "the gradient");
+  if (reinterpret_cast<std::uintptr_t>(grad) % each != 0) {
+    fail(StatusCode::kInvalidArgument, "parameter \"{}\": the gradient at {} is not aligned",
+         param.spec.name, grad);
+  }
+}
+
+void check_device_float(backend::Device& device, const float* memory, const char* what) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(memory) % sizeof(float) == 0;
+  if (!aligned || !device.is_device_memory(memory)) {
+    fail(StatusCode::kInvalidArgument, "{}: {} is not a float in memory of {}", what,
+         static_cast<const void*>(memory), device.name());
+  }
+}
+
 void adopt_on_device(const Param& param, const math::WeightInfo& info,
                      const backend::WeightView& view) {
   const auto bytes = static_cast<std::uint64_t>(param.count * (info.bits / 8));
@@ -159,10 +177,14 @@ void Optimizer::bind_hyper(std::int64_t index, std::string_view name, const floa
   }
   static_cast<void>(group(index));
   Group& known = groups_[static_cast<std::size_t>(index)];
-  const int hyper = find_hyper(math::kRules[known.rule], name);
-  if (source != nullptr && !options_.device->is_device_memory(source)) {
-    fail(StatusCode::kInvalidArgument, "bind_hyper: {} is not memory of {}",
-         static_cast<const void*>(source), options_.device->name());
+  const math::RuleInfo& rule = math::kRules[known.rule];
+  const int hyper = find_hyper(rule, name);
+  if (source != nullptr) {
+    check_device_float(*options_.device, source, "bind_hyper");
+    check_has_states(index, hyper, name);
+    if (rule.kind == math::RuleKind::kOrthogonal && hyper == math::Muon::kSteps) {
+      fail(StatusCode::kUnsupported, "bind_hyper: {} decides what is launched", name);
+    }
   }
   known.source.resize(known.hyper.size(), nullptr);
   known.source[static_cast<std::size_t>(hyper)] = source;
@@ -175,8 +197,12 @@ StepResult Optimizer::step_on_device(const StepInput& input) {
   for (std::size_t i = 0; i < params_.size(); ++i) {
     const void* grad = params_[i].count > 0 ? input.grads[i] : nullptr;
     if (grad != device_grads_[i]) {  // known pointers were looked at before
-      check_device_memory(params_[i], grad, "the gradient");
+      check_gradient(params_[i], grad);
     }
+  }
+  if (const float* flag = input.device_found_inf; flag != nullptr && flag != device_found_inf_) {
+    check_device_float(*options_.device, flag, "found_inf");
+    device_found_inf_ = flag;
   }
   for (Param& p : params_) {
     if (p.has_weights) {  // after the load of a checkpoint from before the first bind

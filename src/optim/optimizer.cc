@@ -52,6 +52,7 @@ Optimizer::Optimizer(Options options) : options_(std::move(options)) {
 
 std::int64_t Optimizer::add_group(const std::string& rule, const HyperValues& hypers) {
   Group group = groups_.front();
+  group.source.clear();  // what is bound is group 0's
   if (!rule.empty()) {
     group.rule = find_rule(rule);
     group.hyper = default_hypers(math::kRules[group.rule]);
@@ -209,19 +210,27 @@ std::uint64_t Optimizer::workspace_bytes() const {
   return bytes;
 }
 
-void Optimizer::set_hyper(std::int64_t index, std::string_view name, double value) {
-  const Group& known = group(index);
-  const math::RuleInfo& rule = math::kRules[known.rule];
-  const int hyper = find_hyper(rule, name);
-  check_hyper(rule.hyper[hyper], value);
+// Whether what this hyper-parameter needs where it is not 0 is there for all of the group.
+void Optimizer::check_has_states(std::int64_t index, int hyper, std::string_view name) const {
+  const math::RuleInfo& rule = math::kRules[group(index).rule];
   for (const Param& p : params_) {
     for (int s = 0; p.spec.group == index && s < rule.states; ++s) {
-      if (rule.state[s].needs == hyper && value != 0 && p.view[s].data == nullptr) {
+      if (rule.state[s].needs == hyper && p.view[s].data == nullptr) {
         fail(StatusCode::kWrongOrder,
              "{} was 0 when parameter \"{}\" was added, so it has no state \"{}\"", name,
              p.spec.name, rule.state[s].name);
       }
     }
+  }
+}
+
+void Optimizer::set_hyper(std::int64_t index, std::string_view name, double value) {
+  const Group& known = group(index);
+  const math::RuleInfo& rule = math::kRules[known.rule];
+  const int hyper = find_hyper(rule, name);
+  check_hyper(rule.hyper[hyper], value);
+  if (value != 0) {
+    check_has_states(index, hyper, name);
   }
   groups_[static_cast<std::size_t>(index)].hyper[static_cast<std::size_t>(hyper)] = value;
   if (device_step_ != nullptr) {

@@ -103,6 +103,7 @@ class Optimizer {
   void run_ranges();
   void run_matrices();
   void finish_rank1();
+  void check_has_states(std::int64_t index, int hyper, std::string_view name) const;
   StepResult step_on_device(const StepInput& input);
   void make_device_step();
   void forget_device_step();
@@ -130,7 +131,8 @@ class Optimizer {
   std::int64_t step_count_ = 0;  // while there is no device_step_
   // Made by the first step after parameters or where they are have changed.
   std::unique_ptr<backend::DeviceStep> device_step_;
-  std::vector<const void*> device_grads_;  // null for what has no elements
+  std::vector<const void*> device_grads_;    // null for what has no elements
+  const float* device_found_inf_ = nullptr;  // the last one that was looked at
 };
 
 // The Euclidean norm of all tensors together; the sum has a fixed tree (backend.h), so it does not

@@ -48,7 +48,18 @@ TEST_F(DeviceMisuse, Optimizers) {
   nibble_optimizer* opt = run.optimizer().get();
   float host = 1;
   expect_failure(nibble_optimizer_bind_group_hyper(opt, 0, "beta1", &host), NIBBLE_INVALID_ARGUMENT,
-                 "not memory of cuda:0");
+                 "is not a float in memory of cuda:0");
+  const OnDevice value(std::vector<float>(4, 0.5F), 2);
+  expect_failure(nibble_optimizer_bind_group_hyper(opt, 0, "beta1", value.floats()),
+                 NIBBLE_INVALID_ARGUMENT, "is not a float in memory of cuda:0");
+  const OnDevice odd(make_input("normal", 5000), 2);
+  const void* grads[] = {odd.get()};
+  auto step = api::make<nibble_step_desc>();
+  step.grads = grads, step.n_grads = 1;
+  expect_failure(nibble_optimizer_step(opt, &step), NIBBLE_INVALID_ARGUMENT, "is not aligned");
+  const OnDevice grad(make_input("normal", 5000));
+  grads[0] = grad.get(), step.found_inf = &host;
+  expect_failure(nibble_optimizer_step(opt, &step), NIBBLE_INVALID_ARGUMENT, "found_inf: ");
   expect_failure(nibble_optimizer_bind_group_hyper(opt, 0, "beta9", nullptr),
                  NIBBLE_INVALID_ARGUMENT, "beta9");
   expect_failure(nibble_optimizer_bind_group_hyper(opt, 5, "beta1", nullptr),

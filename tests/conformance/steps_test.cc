@@ -185,6 +185,62 @@ TEST_F(DeviceSteps, ACapturedStepReplaysWithItsLearningRateOnTheDevice) {
   expect_cuda(cudaStreamDestroy(stream));
 }
 
+// In a graph a change would be made in each replay, and outside of it never.
+TEST_F(DeviceSteps, WhatHasChangedIsNotCaptured) {
+  DeviceRun run(TensorCase{}, make_input("normal", 300));
+  const OnDevice other(make_input("normal", 300, 2));
+  cudaStream_t stream = nullptr;
+  expect_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  run.set_grad(make_input("normal", 300, 1));
+  const void* grads[] = {run.grad().get()};
+  auto desc = step_desc();
+  desc.grads = grads, desc.n_grads = 1, desc.stream = stream;
+  nibble_optimizer* opt = run.optimizer().get();
+  const auto refused_while_capturing = [&] {
+    cudaGraph_t graph = nullptr;
+    expect_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    expect_failure(nibble_optimizer_step(opt, &desc), NIBBLE_WRONG_ORDER, "before the capture");
+    expect_cuda(cudaStreamEndCapture(stream, &graph));
+    expect_cuda(cudaGraphDestroy(graph));
+  };
+  EXPECT_TRUE(run.optimizer().step(desc));
+  run.optimizer().set_learning_rate(0.5);
+  refused_while_capturing();
+  EXPECT_TRUE(run.optimizer().step(desc));
+  api::check(nibble_optimizer_set_step_count(opt, 7));
+  refused_while_capturing();
+  EXPECT_TRUE(run.optimizer().step(desc));
+  grads[0] = other.get();
+  refused_while_capturing();
+  EXPECT_TRUE(run.optimizer().step(desc));
+  EXPECT_EQ(run.optimizer().step_count(), 9);
+  expect_cuda(cudaStreamDestroy(stream));
+}
+
+TEST_F(DeviceSteps, WhatIsBoundIsItsGroups) {
+  const OnDevice rate(std::vector<float>{1.0F});
+  auto desc = adamw_desc("fp32");
+  desc.device = "cuda", desc.learning_rate = 1e-3;
+  api::Optimizer optimizer(desc);
+  nibble_optimizer* opt = optimizer.get();
+  api::check(nibble_optimizer_bind_group_hyper(opt, 0, "learning_rate", rate.floats()));
+  optimizer.add_group({{"learning_rate", 0.25}, {"momentum", 0}}, "sgd");
+  const OnDevice weights(std::vector<float>(100, 0.0F));
+  const OnDevice grad(std::vector<float>(100, 1.0F));
+  auto param = api::make<nibble_param_desc>();
+  const std::int64_t n = 100;
+  param.name = "w", param.n_dims = 1, param.shape = &n, param.group = 1;
+  optimizer.add_param(param);
+  optimizer.bind(0, weights.get());
+  optimizer.step({grad.get()});
+  EXPECT_EQ(weights.read<float>(), std::vector<float>(100, -0.25F));
+  expect_failure(nibble_optimizer_bind_group_hyper(opt, 1, "momentum", rate.floats()),
+                 NIBBLE_WRONG_ORDER, "has no state");
+  optimizer.add_group({}, "muon");
+  expect_failure(nibble_optimizer_bind_group_hyper(opt, 2, "ns_steps", rate.floats()),
+                 NIBBLE_UNSUPPORTED, "decides what is launched");
+}
+
 // Thousands of small tensors, of two rules and several formats, in one call.
 TEST_F(DeviceSteps, ManySmallTensorsInGroups) {
   constexpr int kTensors = 1100;

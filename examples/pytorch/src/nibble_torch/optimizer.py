@@ -213,6 +213,10 @@ class Optimizer(torch.optim.Optimizer):
             raise library.InvalidArgument(
                 "%s is now %s of %s; the optimizer was made for %d elements of %s"
                 % (what, tuple(p.shape), dtype, info["count"], made_for))
+        if p.device != handle.device:
+            raise library.InvalidArgument(
+                "%s is now on %s; its optimizer was made on %s: move a model before its optimizer "
+                "is made" % (what, p.device, handle.device))
         handle.bind(index, p.data_ptr())
         if self.state[p]["step"] == 0:
             self._refresh(handle, index, p)
