@@ -87,7 +87,6 @@ def lora_table():
         Row("int4", "fp32", {"states": "int4", **rate}, 0.01, "within"),
         Row("int4_rank1", "fp32", {"states": "int4_rank1", **rate}, 0.01, "within"),
         Row("int8 with linear second moment", "fp32", {"states": LINEAR, **rate}),
-            "fails"),
         Row("small rate: bf16_nearest (control)", "small rate: fp32",
             {"weights": "bf16_nearest", **slow}, 0.002, "fails"),
         Row("small rate: bf16_stochastic", "small rate: fp32",
