@@ -56,9 +56,9 @@ def refusals():
     check("  after which the optimizer still steps", len(late.param_groups) == 1
           and late.state[sound]["step"] == 1)
     from torch._subclasses.fake_tensor import FakeTensorMode
-    with FakeTensorMode():  # stands for a machine with a GPU
-        refused("a CUDA tensor", lambda: make([torch.empty(4, device="cuda", requires_grad=True)]),
-                "no CUDA backend")
+    with FakeTensorMode():  # has a device and no memory
+        refused("a fake tensor", lambda: make([torch.empty(4, device="cuda", requires_grad=True)]),
+                "FakeTensor")
     sharded()
 
 
