@@ -126,6 +126,7 @@ __device__ inline float block_max(float mine, std::int64_t block, float* scratch
     mine = fmaxf(mine, __shfl_xor_sync(0xffffffffU, mine, d));
   }
   if (block <= kWarpElements) {
+    __syncwarp();  // all have read what one of them may now write: shuffles order no memory
     return mine;
   }
   const int warps = static_cast<int>(block / kWarpElements);  // of one quantisation block
