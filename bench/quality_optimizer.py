@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What low-bit states and weights cost: held-out loss of a small transformer trained from scratch,
-or with --model of LoRA on a llama GGUF (needs transformers and gguf, as requirements-heavy.txt of
+"""What low-bit states and weights cost: held-out loss of a small transformer trained from scratch.
+
+With --model: of LoRA on a llama GGUF (needs transformers and gguf, as requirements-heavy.txt of
 tests/oracles has them: --venv that environment, --no-install).
 
 Every row is trained from the same seeds as its baseline (the same initial weights and batches, and

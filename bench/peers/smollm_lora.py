@@ -17,7 +17,6 @@ from . import environment, nibble_api, small_transformer
 
 RANK, ALPHA = 16, 32
 ROWS, HELD_OUT_ROWS = 4, 60  # of a step, and of the held-out loss
-RATE = 1e-3
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
