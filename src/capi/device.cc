@@ -2,7 +2,6 @@
 // nibble.h: devices.
 #include "capi/device.h"
 
-#include <cmath>
 #include <string>
 
 #include "capi/guard.h"
@@ -13,6 +12,8 @@ using nibble::capi::find_device;
 using nibble::capi::guard;
 using nibble::capi::is_bf16;
 using nibble::capi::require;
+using nibble::capi::require_count;
+using nibble::capi::require_memory;
 using nibble::capi::text_or;
 using nibble::capi::write_info;
 namespace backend = nibble::backend;
@@ -35,6 +36,14 @@ backend::Device* find_device(const char* name) {
   return &backend::cuda_device(numbered ? std::stoi(number) : 0);
 }
 
+void require_memory(backend::Device* device, const void* memory, const char* what) {
+  require(memory, what);
+  if (device != nullptr && !device->is_device_memory(memory)) {
+    fail(StatusCode::kInvalidArgument, "{} at {} is not memory of {}", what, memory,
+         device->name());
+  }
+}
+
 }  // namespace nibble::capi
 
 namespace {
@@ -45,19 +54,6 @@ backend::Device& need_device(const char* name) {
     fail(StatusCode::kInvalidArgument, "device \"host\": \"cuda\" or \"cuda:N\" expected");
   }
   return *device;
-}
-
-void need_memory(backend::Device& device, const void* memory, const char* what) {
-  require(memory, what);
-  if (!device.is_device_memory(memory)) {
-    fail(StatusCode::kInvalidArgument, "{} at {} is not memory of {}", what, memory, device.name());
-  }
-}
-
-void need_count(std::int64_t count) {
-  if (count < 0) {
-    fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
-  }
 }
 
 const math::GgmlTypeInfo& ggml_type(const std::string& name) {
@@ -76,14 +72,12 @@ nibble_status nibble_device_accumulate(const char* device, void* stream, float* 
                                        double scale) noexcept {
   return guard([&] {
     backend::Device& on = need_device(device);
-    need_count(count);
+    require_count(count);
     const bool bf16 = is_bf16(dtype, "accumulate");
-    if (!std::isfinite(static_cast<float>(scale))) {  // it would spoil what was accumulated
-      fail(StatusCode::kInvalidArgument, "accumulate: scale is {}: a finite float expected", scale);
-    }
+    nibble::optim::check_float("accumulate: scale", scale);
     if (count > 0) {
-      need_memory(on, sum, "sum");
-      need_memory(on, x, "x");
+      require_memory(&on, sum, "sum");
+      require_memory(&on, x, "x");
       on.accumulate({x, bf16}, count, static_cast<float>(scale), sum, stream);
     }
   });
@@ -94,12 +88,12 @@ nibble_status nibble_device_decode_ggml(const char* device, void* stream, const 
                                         float* dst) noexcept {
   return guard([&] {
     backend::Device& on = need_device(device);
-    need_count(count);
+    require_count(count);
     require(type, "type");
     const math::GgmlTypeInfo& info = ggml_type(type);
     if (count > 0) {
-      need_memory(on, blocks, "blocks");
-      need_memory(on, dst, "dst");
+      require_memory(&on, blocks, "blocks");
+      require_memory(&on, dst, "dst");
       on.decode_ggml(info.type, static_cast<const std::byte*>(blocks), count, dst, stream);
     }
   });

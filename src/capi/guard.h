@@ -96,6 +96,12 @@ void write_info(T* out, std::size_t first_size, const char* what, T value) {
   std::memcpy(out, &value, size < sizeof(T) ? size : sizeof(T));
 }
 
+inline void require_count(std::int64_t count, const char* what = "count") {
+  if (count < 0) {
+    fail(StatusCode::kInvalidArgument, "{} is {}: 0 or more expected", what, count);
+  }
+}
+
 inline std::string text_or(const char* text, const char* fallback) {
   return text != nullptr ? text : fallback;
 }
@@ -110,9 +116,7 @@ inline bool is_bf16(const char* dtype, const char* what) {
 }
 
 inline optim::HyperValues hyper_values(const nibble_hyper* hypers, std::int64_t n) {
-  if (n < 0) {
-    fail(StatusCode::kInvalidArgument, "n_hypers is {}: 0 or more expected", n);
-  }
+  require_count(n, "n_hypers");
   if (n > 0) {
     require(hypers, "hypers");
   }

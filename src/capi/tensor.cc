@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // nibble.h: functions over plain tensors.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <initializer_list>
 #include <string>
@@ -19,6 +18,7 @@ using nibble::capi::guard;
 using nibble::capi::is_bf16;
 using nibble::capi::read_desc;
 using nibble::capi::require;
+using nibble::capi::require_count;
 using nibble::capi::text_or;
 namespace math = nibble::math;
 namespace optim = nibble::optim;
@@ -32,9 +32,7 @@ nibble_quantize_desc read(const nibble_quantize_desc* desc) {
 }
 
 optim::QuantizeSpec make_spec(const nibble_quantize_desc& d, std::int64_t count) {
-  if (count < 0) {
-    fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
-  }
+  require_count(count);
   return optim::make_quantize_spec(text_or(d.format, "int8"), text_or(d.mode, "default"),
                                    d.block_size, d.is_signed != 0);
 }
@@ -48,16 +46,27 @@ optim::QuantizeSpec make_scale_spec(const nibble_quantize_desc& d, std::int64_t 
   return spec;
 }
 
-// Where a call's tensors are: null for the host. `pointers` must be the device's then.
+struct Argument {
+  const char* name;
+  const void* memory;
+};
+
+// Where a call's tensors are: null for the host. They must be there.
 nibble::backend::Device* place_of(const nibble_quantize_desc& desc,
-                                  std::initializer_list<const void*> pointers) {
+                                  std::initializer_list<Argument> tensors) {
   nibble::backend::Device* device = nibble::capi::find_device(desc.device);
-  for (const void* pointer : pointers) {
-    if (device != nullptr && !device->is_device_memory(pointer)) {
-      fail(StatusCode::kInvalidArgument, "{} is not memory of {}", pointer, device->name());
-    }
+  for (const Argument& tensor : tensors) {
+    nibble::capi::require_memory(device, tensor.memory, tensor.name);
   }
   return device;
+}
+
+nibble::backend::Device* place_of_scales(const nibble_quantize_desc& desc, const float* scales,
+                                         const void* codes, const float* nested_scales,
+                                         const float* offset) {
+  return place_of(
+      desc,
+      {{"scales", scales}, {"codes", codes}, {"nested_scales", nested_scales}, {"offset", offset}});
 }
 
 }  // namespace
@@ -67,9 +76,7 @@ nibble_status nibble_global_norm(const void* const* tensors, const std::int64_t*
                                  std::int64_t* out_nonfinite) noexcept {
   return guard([&] {
     require(out_norm, "out_norm");
-    if (n < 0) {
-      fail(StatusCode::kInvalidArgument, "n is {}: 0 or more expected", n);
-    }
+    require_count(n, "n");
     if (n > 0) {
       require(tensors, "tensors");
       require(counts, "counts");
@@ -94,13 +101,9 @@ nibble_status nibble_global_norm(const void* const* tensors, const std::int64_t*
 nibble_status nibble_accumulate(float* sum, const void* x, const char* dtype, std::int64_t count,
                                 double scale) noexcept {
   return guard([&] {
-    if (count < 0) {
-      fail(StatusCode::kInvalidArgument, "count is {}: 0 or more expected", count);
-    }
+    require_count(count);
     const bool bf16 = is_bf16(dtype, "accumulate");
-    if (!std::isfinite(static_cast<float>(scale))) {  // it would spoil what was accumulated
-      fail(StatusCode::kInvalidArgument, "accumulate: scale is {}: a finite float expected", scale);
-    }
+    optim::check_float("accumulate: scale", scale);
     if (count > 0) {
       require(sum, "sum");
       require(x, "x");
@@ -146,11 +149,8 @@ nibble_status nibble_quantize(const nibble_quantize_desc* desc, const float* src
     const auto d = read(desc);
     const optim::QuantizeSpec spec = make_spec(d, count);
     if (count > 0) {
-      require(src, "src");
-      require(codes, "codes");
-      require(scales, "scales");
       auto* bytes = static_cast<std::uint8_t*>(codes);
-      if (nibble::backend::Device* device = place_of(d, {src, codes, scales})) {
+      if (auto* device = place_of(d, {{"src", src}, {"codes", codes}, {"scales", scales}})) {
         device->quantize(src, count, spec.block, spec.format, spec.is_signed, spec.rounding, bytes,
                          scales, d.stream);
       } else {
@@ -166,11 +166,8 @@ nibble_status nibble_dequantize(const nibble_quantize_desc* desc, const void* co
     const auto d = read(desc);
     const optim::QuantizeSpec spec = make_spec(d, count);
     if (count > 0) {
-      require(codes, "codes");
-      require(scales, "scales");
-      require(dst, "dst");
       const auto* bytes = static_cast<const std::uint8_t*>(codes);
-      if (nibble::backend::Device* device = place_of(d, {codes, scales, dst})) {
+      if (auto* device = place_of(d, {{"codes", codes}, {"scales", scales}, {"dst", dst}})) {
         device->dequantize(bytes, scales, count, spec.block, spec.format, spec.is_signed, dst,
                            d.stream);
       } else {
@@ -187,12 +184,8 @@ nibble_status nibble_compress_scales(const nibble_quantize_desc* desc, float* sc
     const auto d = read(desc);
     const optim::QuantizeSpec spec = make_scale_spec(d, n);
     if (n > 0) {
-      require(scales, "scales");
-      require(codes, "codes");
-      require(nested_scales, "nested_scales");
-      require(offset, "offset");
       auto* bytes = static_cast<std::uint8_t*>(codes);
-      if (nibble::backend::Device* device = place_of(d, {scales, codes, nested_scales, offset})) {
+      if (auto* device = place_of_scales(d, scales, codes, nested_scales, offset)) {
         device->subtract_mean(scales, n, offset, d.stream);
         device->quantize(scales, n, spec.block, spec.format, true, spec.rounding, bytes,
                          nested_scales, d.stream);
@@ -211,12 +204,8 @@ nibble_status nibble_expand_scales(const nibble_quantize_desc* desc, const void*
     const auto d = read(desc);
     const optim::QuantizeSpec spec = make_scale_spec(d, n);
     if (n > 0) {
-      require(codes, "codes");
-      require(nested_scales, "nested_scales");
-      require(offset, "offset");
-      require(scales, "scales");
       const auto* bytes = static_cast<const std::uint8_t*>(codes);
-      if (nibble::backend::Device* device = place_of(d, {scales, codes, nested_scales, offset})) {
+      if (auto* device = place_of_scales(d, scales, codes, nested_scales, offset)) {
         device->dequantize(bytes, nested_scales, n, spec.block, spec.format, true, scales,
                            d.stream);
         device->add(scales, n, offset, d.stream);

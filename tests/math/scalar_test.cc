@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random bits and the small floats: against published vectors, and against arithmetic in double.
+#include "math/scalar.h"
+
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -101,6 +104,52 @@ TEST(SmallFloats, Bf16RoundsToNearestEven) {
       EXPECT_EQ(out, (sign >> 16) | 0x7fc0U | (payload >> 16)) << payload;
     }
   }
+}
+
+// Beside the C library's in long double: relative errors in units of a double's last place.
+double units_off(double ours, long double expected) {
+  if (expected == 0.0L || std::isinf(static_cast<double>(expected))) {
+    return ours == static_cast<double>(expected) ? 0.0 : 1e9;
+  }
+  const int exponent = std::max(std::ilogb(static_cast<double>(expected)), -1022);
+  return static_cast<double>(std::abs(ours - expected) / std::ldexp(1.0L, exponent - 52));
+}
+
+TEST(Elementary, LogarithmsAreTheLibrarys) {
+  double worst = 0.0;
+  for (int e = -1074; e < 1024; ++e) {
+    for (const double m : {1.0, 1.1, 1.4142135623730949, 1.4142135623730954, 1.7, 2 - 1e-15}) {
+      const double x = std::ldexp(m, e);
+      if (std::isfinite(x)) {
+        worst = std::max(worst, units_off(log(x), std::log(static_cast<long double>(x))));
+      }
+    }
+  }
+  for (double near = 1e-16; near < 0.9; near *= 1.3) {
+    for (const double x : {1.0 - near, 1.0 + near}) {
+      worst = std::max(worst, units_off(log(x), std::log(static_cast<long double>(x))));
+    }
+  }
+  for (double t = 1; t < 0x1p53; t = std::floor(t * 1.01) + 1) {
+    worst = std::max(worst, units_off(log(t), std::log(static_cast<long double>(t))));
+  }
+  EXPECT_LE(worst, 2.0);
+  EXPECT_EQ(log(1.0), 0.0);
+}
+
+TEST(Elementary, ExponentialsAreTheLibrarys) {
+  double worst = 0.0;
+  for (double x = -760.0; x < 720.0; x += 0.0137) {
+    worst = std::max(worst, units_off(exp(x), std::exp(static_cast<long double>(x))));
+  }
+  for (double x = 1e-300; x < 1.0; x *= 3.7) {
+    worst = std::max(worst, units_off(exp(x), std::exp(static_cast<long double>(x))));
+    worst = std::max(worst, units_off(exp(-x), std::exp(-static_cast<long double>(x))));
+  }
+  EXPECT_LE(worst, 2.0);
+  EXPECT_EQ(exp(0.0), 1.0);
+  EXPECT_EQ(exp(-1e300), 0.0);
+  EXPECT_EQ(exp(1e300), std::numeric_limits<double>::infinity());
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ struct Adafactor {
 
   static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
     const double t = static_cast<double>(step);
-    const double beta2 = 1.0 - std::pow(t, h[kDecayRate]);
+    const double beta2 = 1.0 - math::exp(h[kDecayRate] * math::log(t));
     double lr = h[kLr];
     if (h[kRelativeStep] != 0) {
       lr = std::min(h[kWarmupInit] != 0 ? 1e-6 * t : 1e-2, 1.0 / std::sqrt(t));

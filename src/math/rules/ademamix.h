@@ -43,9 +43,9 @@ struct AdEMAMix {
       return h[kB3];
     }
     const double share = t / h[kWarmBeta3];
-    const double from = std::log(h[kB1]);
-    const double to = std::log(h[kB3]);
-    return std::min(std::exp(from * to / ((1.0 - share) * to + share * from)), h[kB3]);
+    const double from = math::log(h[kB1]);
+    const double to = math::log(h[kB3]);
+    return std::min(math::exp(from * to / ((1.0 - share) * to + share * from)), h[kB3]);
   }
 
   static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {

@@ -11,6 +11,11 @@ struct Muon {
   static constexpr int kStates = 1;
   static constexpr math::StateSpec kState[] = {{"momentum_buffer", true}};
 
+  // Coefficients a, b, c of the quintic iteration (Jordan et al.).
+  static constexpr float kA = 3.4445F;
+  static constexpr float kB = -4.7750F;
+  static constexpr float kC = 2.0315F;
+
   enum Hyper { kLr, kWd, kMu, kNesterov, kSteps, kE, kMatchRms };
   static constexpr math::HyperSpec kHyper[] = {
       math::learning_rate_spec(2e-2),    math::weight_decay_spec(),
