@@ -64,7 +64,6 @@ Tables::Tables(backend::Device& device, std::vector<backend::DeviceTensor> param
   make_chunks(device);
   make_leaves(device);
   make_lists(device);
-  make_workspace(device);
   std::vector<Group> table;
   for (const backend::DeviceGroup& group : groups) {
     table.push_back(group_of(group));
@@ -201,16 +200,6 @@ void Tables::make_lists(backend::Device& device) {
   rank1_count_ = size(rank1);
   trusted_ = upload(device, trusted, kOfTensors);
   rank1_ = upload(device, rank1, kOfTensors);
-}
-
-void Tables::make_workspace(backend::Device& device) {
-  std::uint64_t bytes = 0;
-  for (const Matrix& matrix : matrices_) {
-    bytes = std::max(bytes, matrix_workspace_bytes(matrix));
-  }
-  if (bytes > 0) {
-    workspace_ = DeviceArray(device, bytes, "workspace of matrix rules");
-  }
 }
 
 Group Tables::group_of(const backend::DeviceGroup& from) {

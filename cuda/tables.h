@@ -41,7 +41,6 @@ class Tables {
   backend::LeafSum* sums() const { return sums_.as<backend::LeafSum>(); }
   const std::uint32_t* trusted() const { return trusted_.as<std::uint32_t>(); }
   const std::uint32_t* rank1() const { return rank1_.as<std::uint32_t>(); }
-  std::byte* workspace() const { return workspace_.as<std::byte>(); }
 
   static Group group_of(const backend::DeviceGroup& from);
 
@@ -52,7 +51,6 @@ class Tables {
   void add_matrix_chunks(std::vector<Chunk>& chunks);
   void make_leaves(backend::Device& device);
   void make_lists(backend::Device& device);
-  void make_workspace(backend::Device& device);
 
   std::vector<backend::DeviceTensor> params_;
   std::vector<Launch> steps_, measures_;
@@ -60,8 +58,7 @@ class Tables {
   std::vector<std::uint32_t> chunk_params_;
   std::int64_t leaf_count_ = 0, trusted_count_ = 0, rank1_count_ = 0;
   int group_count_ = 0;
-  DeviceArray control_, groups_, tensors_, chunks_, leaves_, sums_, squares_, trusted_, rank1_,
-      workspace_;
+  DeviceArray control_, groups_, tensors_, chunks_, leaves_, sums_, squares_, trusted_, rank1_;
 };
 
 }  // namespace nibble::cuda

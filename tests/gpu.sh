@@ -37,7 +37,7 @@ while (($#)); do
   shift
 done
 
-programs=(gpu_conformance_test gpu_hashes cuda_bench)
+tests=(gpu_conformance_test gpu_large_test)
 files=build/gpu/bin
 
 # The inputs and some trajectories of the peers, for a machine that has no golden data.
@@ -58,10 +58,10 @@ build() {
   local architectures=${1:-}
   cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DNIBBLE_CUDA=ON -DNIBBLE_BUILD_TRAIN=OFF \
     ${architectures:+-DNIBBLE_CUDA_ARCHITECTURES="$architectures"} -DNIBBLE_BUILD_BENCH=ON >build/gpu/configure.log || { cat build/gpu/configure.log; exit 1; }
-  cmake --build $build -j "$jobs" --target "${programs[@]}" host_hashes
+  cmake --build $build -j "$jobs" --target "${tests[@]}" gpu_hashes cuda_bench host_hashes
   rm -rf $files
   mkdir -p $files/lib
-  cp $build/tests/conformance/{gpu_conformance_test,gpu_hashes} $build/bench/cuda_bench $files
+  cp "${tests[@]/#/$build/tests/conformance/}" $build/tests/conformance/gpu_hashes $build/bench/cuda_bench $files
   $build/tests/conformance/host_hashes >$files/hashes.txt
   golden
   # The libraries that a bare machine may lack; the C library and the driver are its own.
@@ -78,8 +78,11 @@ run() {
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" ||
     { echo "no NVIDIA GPU is here" >&2; return 1; }
   cat "$out/gpu.txt"
-  $files/gpu_conformance_test >"$out/conformance.log" 2>&1 || failed=1
-  tail -n 5 "$out/conformance.log"
+  local test
+  for test in "${tests[@]}"; do
+    $files/$test >"$out/$test.log" 2>&1 || failed=1
+    tail -n 5 "$out/$test.log"
+  done
   $files/gpu_hashes >"$out/hashes.txt" || failed=1
   if diff $files/hashes.txt "$out/hashes.txt" >"$out/hashes.diff"; then
     echo "$(wc -l <"$out/hashes.txt") outputs have the host's bits"

@@ -9,8 +9,6 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr double kClipEpsilon = 1e-6;  // as PyTorch's clip_grad_norm_
-
 // The elements of a leaf, and the gradient that they are of; none where it is missing.
 struct LeafRange {
   backend::Source grads;
@@ -56,17 +54,21 @@ __global__ void begin_kernel(StepArgs args, StepPolicy policy) {
   control.known_finite = policy.grads_are_finite ? 1 : 0;
 }
 
-// One thread: the leaves are added in their order.
-__global__ void conclude_norm_kernel(StepArgs args, const backend::LeafSum* sums,
-                                     std::int64_t count, StepPolicy policy) {
-  Control& control = *args.control;
-  double total = 0.0;
-  std::int64_t nonfinite = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    total += sums[i].sum_of_squares;
-    nonfinite += sums[i].nonfinite;
+// One thread block.
+__global__ void __launch_bounds__(kSumThreads)
+    conclude_norm_kernel(StepArgs args, const backend::LeafSum* sums, std::int64_t count,
+                         StepPolicy policy) {
+  NIBBLE_SHARED(double, staged, kSumThreads);
+  const double total =
+      sum_in_order_by_block(staged, count, [&](std::int64_t i) { return sums[i].sum_of_squares; });
+  // Exact in doubles: there are not 2^53 elements.
+  const double nonfinite = sum_in_order_by_block(
+      staged, count, [&](std::int64_t i) { return static_cast<double>(sums[i].nonfinite); });
+  if (threadIdx.x != 0) {
+    return;
   }
-  control.nonfinite = nonfinite;
+  Control& control = *args.control;
+  control.nonfinite = static_cast<std::int64_t>(nonfinite);
   const double scale = policy.grad_scale < 0.0F ? -double{policy.grad_scale} : policy.grad_scale;
   const bool skips = policy.nonfinite == backend::Nonfinite::kSkipElement;  // others are clipped
   control.norm = control.nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()
@@ -76,8 +78,7 @@ __global__ void conclude_norm_kernel(StepArgs args, const backend::LeafSum* sums
     control.known_finite = 1;
   }
   if (policy.clip > 0 && control.norm <= DBL_MAX) {
-    const double ratio = policy.clip / (control.norm + kClipEpsilon);
-    control.grad_scale *= static_cast<float>(ratio < 1.0 ? ratio : 1.0);
+    control.grad_scale *= backend::clip_scale(control.norm, policy.clip);
   }
 }
 
@@ -171,8 +172,8 @@ cudaError_t launch_begin(const StepArgs& args, StepPolicy policy, cudaStream_t s
 
 cudaError_t launch_conclude_norm(const StepArgs& args, const backend::LeafSum* sums,
                                  std::int64_t count, StepPolicy policy, cudaStream_t stream) {
-  return NIBBLE_LAUNCH(conclude_norm_kernel, dim3(1), dim3(1), 0, stream, args, sums, count,
-                       policy);
+  return NIBBLE_LAUNCH(conclude_norm_kernel, dim3(1), dim3(kSumThreads), 0, stream, args, sums,
+                       count, policy);
 }
 
 cudaError_t launch_count_nonfinite(const StepArgs& args, const Leaf* leaves, std::int64_t count,

@@ -2,6 +2,7 @@
 // Adafactor (math/rules/adafactor.h): the means of rows and columns, the update with its root mean
 // square, then the clipped update through the element-wise step. Sums in the order of
 // src/optim/factored.cc.
+#include "backend/matrix_scratch.h"
 #include "cuda/optim/matrix.cuh"
 #include "cuda/optim/weight_io.cuh"
 
@@ -10,44 +11,28 @@ namespace {
 
 using Rule = math::Adafactor;
 
-constexpr std::int64_t kPieceElements = 1 << 18;  // rows of a partial sum of columns, in elements
 constexpr int kTile = 32;
 
 // By value to the kernels.
-struct Factored {
+struct Factored : backend::FactoredScratch {
   std::uint32_t tensor, derived;
   std::int64_t count, rows, columns;
-  std::int64_t rows_in_piece, pieces, leaves;
   float* row;  // the states, null for what is no matrix
   float* column;
   float* squares;  // the whole second moment then
-  float* update;   // [count]
-  float* row_factor;
-  float* column_factor;
-  double* sums;     // [leaves]
-  double* partial;  // [pieces, columns]
 };
 
-Factored split(const Matrix& matrix, std::byte* workspace) {
-  Factored f{};
-  f.tensor = matrix.tensor;
-  f.derived = matrix.derived;
-  f.count = matrix.param.count;
-  f.rows = matrix.param.rows;
-  f.columns = matrix.param.task.columns;
-  const std::int64_t rows = kPieceElements / f.columns;
-  f.rows_in_piece = rows > 1 ? rows : 1;
-  f.pieces = math::block_count(f.rows, f.rows_in_piece);
-  f.leaves = math::block_count(f.count, backend::kSumLeaf);
-  f.row = matrix.param.factored_row;
-  f.column = matrix.param.factored_column;
-  f.squares = reinterpret_cast<float*>(matrix.param.task.state[1].data);
-  f.partial = reinterpret_cast<double*>(workspace);
-  f.sums = f.partial + f.pieces * f.columns;
-  f.update = reinterpret_cast<float*>(f.sums + f.leaves);
-  f.row_factor = f.update + f.count;
-  f.column_factor = f.row_factor + f.rows;
-  return f;
+Factored factored_of(const Matrix& matrix, std::byte* workspace) {
+  const backend::DeviceTensor& param = matrix.param;
+  return {backend::FactoredScratch::of(param.rows, param.task.columns, workspace),
+          matrix.tensor,
+          matrix.derived,
+          param.count,
+          param.rows,
+          param.task.columns,
+          param.factored_row,
+          param.factored_column,
+          reinterpret_cast<float*>(param.task.state[1].data)};
 }
 
 __device__ float grad_at(const StepArgs& args, const Factored& f, std::int64_t i) {
@@ -129,14 +114,13 @@ __global__ void __launch_bounds__(kWide) column_means_kernel(StepArgs args, Fact
 // One thread block.
 __global__ void __launch_bounds__(kWide) row_factors_kernel(StepArgs args, Factored f) {
   NIBBLE_SHARED(double, mean, 1);
+  NIBBLE_SHARED(double, staged, kWide);
   if (is_left_out(args, f.tensor)) {
     return;
   }
+  const double sum =
+      sum_in_order_by_block(staged, f.rows, [&](std::int64_t r) { return double{f.row[r]}; });
   if (threadIdx.x == 0) {
-    double sum = 0.0;
-    for (std::int64_t r = 0; r < f.rows; ++r) {
-      sum += f.row[r];
-    }
     mean[0] = sum / static_cast<double>(f.rows);
   }
   __syncthreads();
@@ -166,15 +150,24 @@ __global__ void __launch_bounds__(kWide) whole_update_kernel(StepArgs args, Fact
   f.update[i] = grad / math::sqrt(f.squares[i]);
 }
 
-// One thread: what the element-wise step of the update takes.
-__global__ void conclude_factored_kernel(StepArgs args, Factored f) {
+__device__ double sum_of_leaves(double* staged, const Factored& f, std::int64_t leaves) {
+  return sum_in_order_by_block(staged, leaves, [&](std::int64_t i) { return f.sums[i]; });
+}
+
+// One thread block: what the element-wise step of the update takes.
+__global__ void __launch_bounds__(kWide) conclude_factored_kernel(StepArgs args, Factored f) {
+  NIBBLE_SHARED(double, staged, kWide);
+  const bool left_out = is_left_out(args, f.tensor);
+  const double squares = sum_of_leaves(staged, f, left_out ? 0 : f.leaves);
+  if (threadIdx.x != 0) {
+    return;
+  }
   Tensor& derived = args.tensors[f.derived];
   derived.task.grads = {nullptr, false};
-  if (is_left_out(args, f.tensor)) {
+  if (left_out) {
     return;
   }
   const Group& group = args.groups[derived.group];
-  const double squares = sum_in_order(f.sums, f.leaves);
   const double rms = std::sqrt(squares / static_cast<double>(f.count));
   const double clip = std::max(1.0, rms / double{group.terms[Rule::kThreshold]});
   for (int i = 0; i < math::kMaxTerms; ++i) {
@@ -208,14 +201,18 @@ __global__ void __launch_bounds__(kTile) weight_squares_kernel(StepArgs args, Fa
   f.sums[leaf] = sum;
 }
 
-// One thread, after conclude_factored_kernel: scale_parameter.
-__global__ void scale_by_weights_kernel(StepArgs args, Factored f) {
+// One thread block, after conclude_factored_kernel: scale_parameter.
+__global__ void __launch_bounds__(kWide) scale_by_weights_kernel(StepArgs args, Factored f) {
+  NIBBLE_SHARED(double, staged, kWide);
   if (is_left_out(args, f.tensor) || terms_of(args, f)[Rule::kByRms] == 0.0F) {
+    return;
+  }
+  const double total = sum_of_leaves(staged, f, f.leaves);
+  if (threadIdx.x != 0) {
     return;
   }
   Tensor& derived = args.tensors[f.derived];
   const Group& group = args.groups[derived.group];
-  const double total = sum_in_order(f.sums, f.leaves);
   const double rms =
       std::max(double{group.terms[Rule::kFloor]}, std::sqrt(total / static_cast<double>(f.count)));
   const double step = -double{group.terms[Rule::kMinusStep]} * rms;
@@ -225,15 +222,9 @@ __global__ void scale_by_weights_kernel(StepArgs args, Factored f) {
 
 }  // namespace
 
-std::uint64_t factored_workspace_bytes(const Matrix& matrix) {
-  const Factored f = split(matrix, nullptr);
-  return static_cast<std::uint64_t>((f.pieces * f.columns + f.leaves) * 8 +
-                                    (f.count + f.rows + f.columns) * 4);
-}
-
 cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
                             backend::StepStats* stats, cudaStream_t stream) {
-  const Factored f = split(matrix, workspace);
+  const Factored f = factored_of(matrix, workspace);
   const dim3 wide(kWide);
   if (f.row != nullptr) {
     const auto row_tiles = dim3(static_cast<unsigned>(math::block_count(f.rows, kTile)));
@@ -247,11 +238,11 @@ cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byt
     NIBBLE_TRY(NIBBLE_LAUNCH(whole_update_kernel, wide_grid(f.count), wide, 0, stream, args, f));
   }
   NIBBLE_TRY(launch_squares(args, f.update, f.count, f.sums, stream));
-  NIBBLE_TRY(NIBBLE_LAUNCH(conclude_factored_kernel, dim3(1), dim3(1), 0, stream, args, f));
+  NIBBLE_TRY(NIBBLE_LAUNCH(conclude_factored_kernel, dim3(1), wide, 0, stream, args, f));
   NIBBLE_TRY(NIBBLE_LAUNCH(weight_squares_kernel,
                            dim3(static_cast<unsigned>(math::block_count(f.leaves, kTile))),
                            dim3(kTile), 0, stream, args, f));
-  NIBBLE_TRY(NIBBLE_LAUNCH(scale_by_weights_kernel, dim3(1), dim3(1), 0, stream, args, f));
+  NIBBLE_TRY(NIBBLE_LAUNCH(scale_by_weights_kernel, dim3(1), wide, 0, stream, args, f));
   return launch_pass(matrix, 0, matrix.format, args, stats, stream);
 }
 

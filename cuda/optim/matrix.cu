@@ -43,12 +43,6 @@ cudaError_t launch_pass(const Matrix& matrix, int pass, int format, const StepAr
                           : launch_step(rule, format, own, matrix.chunks, stream);
 }
 
-std::uint64_t matrix_workspace_bytes(const Matrix& matrix) {
-  return math::kRules[matrix.param.task.rule].kind == math::RuleKind::kFactored
-             ? factored_workspace_bytes(matrix)
-             : orthogonal_workspace_bytes(matrix);
-}
-
 cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
                           backend::StepStats* stats, cudaStream_t stream) {
   return math::kRules[matrix.param.task.rule].kind == math::RuleKind::kFactored

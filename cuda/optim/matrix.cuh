@@ -8,8 +8,6 @@
 
 namespace nibble::cuda {
 
-inline constexpr int kWide = 256;
-
 __device__ inline bool is_left_out(const StepArgs& args, std::uint32_t tensor) {
   return is_left_out(args, args.tensors[tensor]);
 }

@@ -26,15 +26,12 @@ struct Matrix {
   int iterations = 0;       // RuleKind::kOrthogonal: of Newton and Schulz
 };
 
-std::uint64_t matrix_workspace_bytes(const Matrix& matrix);
-// All launches of one matrix. stats: as launch_collect's, from the first chunk of the tables on;
-// null: not asked for.
+// All launches of one matrix, in a workspace of backend::matrix_scratch_bytes(). stats: as
+// launch_collect's, from the first chunk of the tables on; null: not asked for.
 cudaError_t launch_matrix(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
                           backend::StepStats* stats, cudaStream_t stream);
 
-// The parts of the two above.
-std::uint64_t factored_workspace_bytes(const Matrix& matrix);
-std::uint64_t orthogonal_workspace_bytes(const Matrix& matrix);
+// The parts of the above.
 cudaError_t launch_factored(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
                             backend::StepStats* stats, cudaStream_t stream);
 cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::byte* workspace,

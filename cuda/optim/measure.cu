@@ -6,8 +6,6 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int kWide = 256;
-
 // A thread block a tensor: blocks are added within their range, then ranges, as on the host.
 __global__ void __launch_bounds__(kWide)
     trust_ratio_kernel(StepArgs args, const std::uint32_t* tensors) {

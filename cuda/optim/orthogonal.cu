@@ -2,6 +2,7 @@
 // Muon (math/rules/muon.h): the momentum, its orthogonalisation by a Newton-Schulz iteration, and
 // the update. Products are chains of fused multiply-adds in the order of depth, as
 // backend::Backend::matmul has them.
+#include "backend/matrix_scratch.h"
 #include "cuda/optim/matrix.cuh"
 #include "cuda/optim/weight_io.cuh"
 
@@ -10,40 +11,23 @@ namespace {
 
 using Rule = math::Muon;
 
-// Coefficients of the quintic iteration (Jordan et al., 2024), as in src/optim/orthogonal.cc.
-constexpr float kA = 3.4445F;
-constexpr float kB = -4.7750F;
-constexpr float kC = 2.0315F;
 constexpr int kTile = 32;
 constexpr int kTileRows = 8;  // threads along a tile's second extent
 
 // By value to the kernels.
-struct Orthogonal {
+struct Orthogonal : backend::OrthogonalScratch {
   std::uint32_t tensor, derived;
   std::int64_t count, rows, columns;
-  std::int64_t leaves;
-  double* sums;   // [leaves]
-  float* x;       // [count]
-  float* other;   // [count]
-  float* gram;    // [m, m], m the smaller extent
-  float* square;  // [m, m]
 };
 
-Orthogonal split(const Matrix& matrix, std::byte* workspace) {
-  Orthogonal o{};
-  o.tensor = matrix.tensor;
-  o.derived = matrix.derived;
-  o.count = matrix.param.count;
-  o.rows = matrix.param.rows;
-  o.columns = matrix.param.task.columns;
-  o.leaves = math::block_count(o.count, backend::kSumLeaf);
-  const std::int64_t m = o.rows < o.columns ? o.rows : o.columns;
-  o.sums = reinterpret_cast<double*>(workspace);
-  o.x = reinterpret_cast<float*>(o.sums + o.leaves);
-  o.other = o.x + o.count;
-  o.gram = o.other + o.count;
-  o.square = o.gram + m * m;
-  return o;
+Orthogonal orthogonal_of(const Matrix& matrix, std::byte* workspace) {
+  const backend::DeviceTensor& param = matrix.param;
+  return {backend::OrthogonalScratch::of(param.rows, param.task.columns, workspace),
+          matrix.tensor,
+          matrix.derived,
+          param.count,
+          param.rows,
+          param.task.columns};
 }
 
 // One thread: the first pass writes the momentum to x; the second takes `from` as gradient.
@@ -200,9 +184,9 @@ class Iteration {
       NIBBLE_TRY(transpose(x, other, m, n));
       NIBBLE_TRY(multiply(x, other, o_.gram, m, m, n));
       NIBBLE_TRY(multiply(o_.gram, o_.gram, o_.square, m, m, m));
-      NIBBLE_TRY(combine(kB, o_.gram, kC, o_.square, o_.gram, m * m));
+      NIBBLE_TRY(combine(Rule::kB, o_.gram, Rule::kC, o_.square, o_.gram, m * m));
       NIBBLE_TRY(multiply(o_.gram, x, other, m, n, m));
-      NIBBLE_TRY(combine(kA, x, 1.0F, other, x, m * n));
+      NIBBLE_TRY(combine(Rule::kA, x, 1.0F, other, x, m * n));
     }
     return cudaSuccess;
   }
@@ -219,15 +203,9 @@ class Iteration {
 
 }  // namespace
 
-std::uint64_t orthogonal_workspace_bytes(const Matrix& matrix) {
-  const Orthogonal o = split(matrix, nullptr);
-  const std::int64_t m = o.rows < o.columns ? o.rows : o.columns;
-  return static_cast<std::uint64_t>(o.leaves * 8 + (2 * o.count + 2 * m * m) * 4);
-}
-
 cudaError_t launch_orthogonal(const Matrix& matrix, const StepArgs& args, std::byte* workspace,
                               backend::StepStats* stats, cudaStream_t stream) {
-  const Orthogonal o = split(matrix, workspace);
+  const Orthogonal o = orthogonal_of(matrix, workspace);
   const bool tall = o.rows > o.columns;
   const auto rows = static_cast<double>(o.rows);
   const auto columns = static_cast<double>(o.columns);

@@ -10,6 +10,7 @@ namespace nibble::cuda {
 
 inline constexpr int kSums = 16;  // accumulators, each of one of neighbouring threads
 inline constexpr int kSumThreads = 128;
+inline constexpr int kWide = 256;  // threads of a block over a plain array
 
 // Whether there is nothing to do for a tensor in this step.
 __device__ inline bool is_left_out(const StepArgs& args, const Tensor& tensor) {
@@ -37,7 +38,27 @@ __device__ inline T combine_accumulators(T mine) {
   return mine;
 }
 
-// The sum of leaves (or blocks, or ranges) in their order.
+// The sum of value(0) .. value(n - 1) in their order, by a whole thread block: all of its threads
+// fetch values into `staged` (shared, one a thread), the first adds them and has the result.
+template <class Value>
+__device__ inline double sum_in_order_by_block(double* staged, std::int64_t n, const Value& value) {
+  const std::int64_t threads = blockDim.x;
+  double total = 0.0;
+  for (std::int64_t first = 0; first < n; first += threads) {
+    const std::int64_t left = n - first;
+    if (threadIdx.x < left) {
+      staged[threadIdx.x] = value(first + threadIdx.x);
+    }
+    __syncthreads();
+    for (int i = 0; threadIdx.x == 0 && i < threads && i < left; ++i) {
+      total += staged[i];
+    }
+    __syncthreads();
+  }
+  return total;
+}
+
+// The sum of leaves (or blocks, or ranges) in their order, by one thread.
 __device__ inline double sum_in_order(const double* leaves, std::int64_t n) {
   double total = 0.0;
   for (std::int64_t i = 0; i < n; ++i) {

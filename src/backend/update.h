@@ -29,6 +29,13 @@ struct UpdateTerms {
   bool skip_nonfinite = false;   // leave elements with a non-finite gradient as they are
 };
 
+// What multiplies gradients of this norm so that it is at most max_norm, as PyTorch's
+// clip_grad_norm_ has it.
+constexpr float clip_scale(double norm, double max_norm) {
+  const double ratio = max_norm / (norm + 1e-6);
+  return static_cast<float>(ratio < 1.0 ? ratio : 1.0);
+}
+
 // Of a gradient that is scaled already.
 NIBBLE_HD inline bool is_skipped(const UpdateTerms& u, float grad) {
   return u.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad));

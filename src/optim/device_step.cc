@@ -148,7 +148,7 @@ void Optimizer::make_device_step() {
     tensor.factored_row = p.factored_row;
     tensor.factored_column = p.factored_column;
   }
-  device_step_ = options_.device->make_step(tensors, device_groups());
+  device_step_ = options_.device->make_step(tensors, device_groups(), workspace_.as<std::byte>());
   device_step_->set_step_count(step_count_);
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "backend/float_environment.h"
+#include "backend/matrix_scratch.h"
 #include "core/parallel.h"
 #include "optim/matrix_rules.h"
 
@@ -12,33 +13,7 @@ namespace nibble::optim {
 namespace {
 
 using Rule = math::Adafactor;
-
-// Rows of a piece of work: about this many elements. Part of the definition of the columns' sums.
-constexpr std::int64_t kPieceElements = 1 << 18;
-
-struct Scratch {
-  float* update;         // [count]
-  float* row_factor;     // [rows]
-  float* column_factor;  // [columns]
-  double* leaves;        // sums of squares
-  double* columns;       // [pieces, columns]
-};
-
-std::int64_t rows_in_piece(const Param& p) {
-  return std::max<std::int64_t>(1, kPieceElements / p.columns);
-}
-std::int64_t pieces(const Param& p) { return math::block_count(p.rows, rows_in_piece(p)); }
-std::int64_t leaves(const Param& p) { return math::block_count(p.count, backend::kSumLeaf); }
-
-Scratch split(const Param& p, std::byte* workspace) {
-  Scratch out{};
-  out.columns = reinterpret_cast<double*>(workspace);
-  out.leaves = out.columns + pieces(p) * p.columns;
-  out.update = reinterpret_cast<float*>(out.leaves + leaves(p));
-  out.row_factor = out.update + p.count;
-  out.column_factor = out.row_factor + p.rows;
-  return out;
-}
+using Scratch = backend::FactoredScratch;
 
 float grad_at(const backend::StepTask& task, std::int64_t i) {
   const float grad = task.grads.is_bf16
@@ -49,11 +24,13 @@ float grad_at(const backend::StepTask& task, std::int64_t i) {
 }
 
 // Means of grad^2 + eps into the moving averages of rows; sums of columns by piece.
-void add_rows(const Param& p, const backend::StepTask& task, std::int64_t piece, double* columns) {
+void add_rows(const Param& p, const backend::StepTask& task, std::int64_t piece,
+              const Scratch& scratch) {
   const double eps = task.terms[Rule::kEps];
-  const std::int64_t first = piece * rows_in_piece(p);
+  double* columns = scratch.partial + piece * p.columns;
+  const std::int64_t first = piece * scratch.rows_in_piece;
   std::fill(columns, columns + p.columns, 0.0);
-  for (std::int64_t r = first; r < std::min(first + rows_in_piece(p), p.rows); ++r) {
+  for (std::int64_t r = first; r < std::min(first + scratch.rows_in_piece, p.rows); ++r) {
     double sum = 0.0;
     for (std::int64_t c = 0; c < p.columns; ++c) {
       const double grad = grad_at(task, r * p.columns + c);
@@ -67,11 +44,11 @@ void add_rows(const Param& p, const backend::StepTask& task, std::int64_t piece,
   }
 }
 
-void add_columns(const Param& p, const backend::StepTask& task, const double* columns) {
+void add_columns(const Param& p, const backend::StepTask& task, const Scratch& scratch) {
   for (std::int64_t c = 0; c < p.columns; ++c) {
     double sum = 0.0;
-    for (std::int64_t piece = 0; piece < pieces(p); ++piece) {
-      sum += columns[piece * p.columns + c];
+    for (std::int64_t piece = 0; piece < scratch.pieces; ++piece) {
+      sum += scratch.partial[piece * p.columns + c];
     }
     const double mean = sum / static_cast<double>(p.rows);
     p.factored_column[c] =
@@ -103,9 +80,8 @@ void set_factors(const Param& p, const Scratch& scratch) {
 }
 
 void factored_update(Param& p, const backend::StepTask& task, const Scratch& scratch) {
-  for_each_piece(pieces(p),
-                 [&](std::int64_t i) { add_rows(p, task, i, scratch.columns + i * p.columns); });
-  add_columns(p, task, scratch.columns);
+  for_each_piece(scratch.pieces, [&](std::int64_t i) { add_rows(p, task, i, scratch); });
+  add_columns(p, task, scratch);
   set_factors(p, scratch);
   for_each_piece(p.rows, [&](std::int64_t r) {
     for (std::int64_t c = 0; c < p.columns; ++c) {
@@ -134,7 +110,7 @@ void whole_update(const Param& p, const backend::StepTask& task, const Scratch& 
 // the step decodes them.
 double weight_rms(const Param& p, const backend::StepTask& task, const Scratch& scratch) {
   const math::WeightInfo& info = math::kWeights[p.weights];
-  parallel_for(leaves(p), [&](std::int64_t leaf) {
+  parallel_for(scratch.leaves, [&](std::int64_t leaf) {
     const backend::ScopedFloatEnvironment environment;
     float block[math::kMaxBlock];
     double sum = 0.0;
@@ -156,11 +132,11 @@ double weight_rms(const Param& p, const backend::StepTask& task, const Scratch& 
         sum += double{x[j]} * double{x[j]};
       }
     }
-    scratch.leaves[leaf] = sum;
+    scratch.sums[leaf] = sum;
   });
   double total = 0.0;
-  for (std::int64_t i = 0; i < leaves(p); ++i) {
-    total += scratch.leaves[i];
+  for (std::int64_t i = 0; i < scratch.leaves; ++i) {
+    total += scratch.sums[i];
   }
   return std::max(double{task.terms[Rule::kFloor]},
                   std::sqrt(total / static_cast<double>(p.count)));
@@ -168,23 +144,14 @@ double weight_rms(const Param& p, const backend::StepTask& task, const Scratch& 
 
 }  // namespace
 
-std::uint64_t factored_workspace_bytes(const Param& p) {
-  if (p.count == 0) {
-    return 0;
-  }
-  const std::int64_t doubles = pieces(p) * p.columns + leaves(p);
-  const std::int64_t floats = p.count + p.rows + p.columns;
-  return static_cast<std::uint64_t>(doubles * 8 + floats * 4);
-}
-
 void step_factored(Param& p, const backend::StepTask& task, std::byte* workspace) {
-  const Scratch scratch = split(p, workspace);
+  const Scratch scratch = Scratch::of(p.rows, p.columns, workspace);
   if (p.factored_row != nullptr) {
     factored_update(p, task, scratch);
   } else {
     whole_update(p, task, scratch);
   }
-  const double squares = sum_of_squares(scratch.update, p.count, scratch.leaves);
+  const double squares = sum_of_squares(scratch.update, p.count, scratch.sums);
   const double rms = std::sqrt(squares / static_cast<double>(p.count));
   const double clip = std::max(1.0, rms / double{task.terms[Rule::kThreshold]});
 

@@ -10,17 +10,6 @@
 
 namespace nibble::optim {
 
-std::uint64_t matrix_workspace_bytes(const Param& param) {
-  switch (math::kRules[param.rule].kind) {
-    case math::RuleKind::kFactored:
-      return factored_workspace_bytes(param);
-    case math::RuleKind::kOrthogonal:
-      return orthogonal_workspace_bytes(param);
-    default:
-      return 0;
-  }
-}
-
 void step_matrix(Param& param, const backend::StepTask& task, std::byte* workspace) {
   if (param.count == 0) {
     return;

@@ -11,17 +11,13 @@
 
 namespace nibble::optim {
 
-// Bytes of workspace that the parameter's rule needs; 0 for element-wise rules.
-std::uint64_t matrix_workspace_bytes(const Param& param);
-
-// One step. `task` is as for an element-wise rule.
+// One step, in a workspace of backend::matrix_scratch_bytes(). `task` is as for an element-wise
+// rule.
 void step_matrix(Param& param, const backend::StepTask& task, std::byte* workspace);
 
 // The parts of step_matrix.
 void step_factored(Param& param, const backend::StepTask& task, std::byte* workspace);
 void step_orthogonal(Param& param, const backend::StepTask& task, std::byte* workspace);
-std::uint64_t factored_workspace_bytes(const Param& param);
-std::uint64_t orthogonal_workspace_bytes(const Param& param);
 
 // backend.step over all ranges of the parameter.
 void run_all_ranges(const Param& param, const backend::StepTask& task);

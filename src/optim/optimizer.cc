@@ -3,11 +3,11 @@
 
 #include <algorithm>
 
+#include "backend/matrix_scratch.h"
 #include "backend/registry.h"
 #include "core/parallel.h"
 #include "core/status.h"
 #include "optim/device_step.h"
-#include "optim/matrix_rules.h"
 
 namespace nibble::optim {
 namespace {
@@ -103,9 +103,10 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   const auto leaves = static_cast<std::size_t>(math::block_count(count, backend::kSumLeaf));
   const auto all = static_cast<std::size_t>(index) + 1;
   Buffer64 workspace;
-  const std::uint64_t wanted = matrix_workspace_bytes(param);
-  if (options_.device == nullptr && wanted > workspace_.bytes) {
-    workspace = Buffer64::of(wanted);
+  const std::uint64_t wanted =
+      backend::matrix_scratch_bytes(math::kRules[param.rule].kind, param.rows, param.columns);
+  if (wanted > workspace_.bytes) {
+    workspace = Buffer64::of(wanted, options_.device, "workspace of matrix rules");
   }
   make_room(ranges_, pieces);
   make_room(measured_, pieces);

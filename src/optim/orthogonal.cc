@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backend/float_environment.h"
+#include "backend/matrix_scratch.h"
 #include "backend/registry.h"
 #include "core/parallel.h"
 #include "optim/matrix_rules.h"
@@ -14,11 +15,8 @@ namespace nibble::optim {
 namespace {
 
 using Rule = math::Muon;
+using Scratch = backend::OrthogonalScratch;
 
-// Coefficients of the quintic iteration (Jordan et al., 2024).
-constexpr float kA = 3.4445F;
-constexpr float kB = -4.7750F;
-constexpr float kC = 2.0315F;
 constexpr std::int64_t kRowsInPiece = 64;
 constexpr std::int64_t kElementsInPiece = 1 << 16;
 
@@ -61,50 +59,24 @@ void combine(float a, const float* x, float b, const float* y, float* out, std::
   });
 }
 
-struct Scratch {
-  double* leaves;
-  float* x;       // [count]
-  float* other;   // [count]
-  float* gram;    // [m, m], m the smaller extent
-  float* square;  // [m, m]
-};
-
-std::int64_t leaves(const Param& p) { return math::block_count(p.count, backend::kSumLeaf); }
-
-Scratch split(const Param& p, std::byte* workspace) {
-  const std::int64_t m = std::min(p.rows, p.columns);
-  Scratch out{};
-  out.leaves = reinterpret_cast<double*>(workspace);
-  out.x = reinterpret_cast<float*>(out.leaves + leaves(p));
-  out.other = out.x + p.count;
-  out.gram = out.other + p.count;
-  out.square = out.gram + m * m;
-  return out;
-}
-
 // x [m, n], m <= n, to the nearest matrix with singular values about 1.
 void orthogonalise(Scratch& s, std::int64_t m, std::int64_t n, float eps, int iterations) {
-  const double norm = std::sqrt(sum_of_squares(s.x, m * n, s.leaves));
+  const double norm = std::sqrt(sum_of_squares(s.x, m * n, s.sums));
   combine(static_cast<float>(1.0 / (norm + double{eps})), s.x, 0.0F, s.x, s.x, m * n);
   for (int i = 0; i < iterations; ++i) {
     transpose(s.x, s.other, m, n);
     multiply(s.x, s.other, s.gram, m, m, n);
     multiply(s.gram, s.gram, s.square, m, m, m);
-    combine(kB, s.gram, kC, s.square, s.gram, m * m);
+    combine(Rule::kB, s.gram, Rule::kC, s.square, s.gram, m * m);
     multiply(s.gram, s.x, s.other, m, n, m);
-    combine(kA, s.x, 1.0F, s.other, s.x, m * n);
+    combine(Rule::kA, s.x, 1.0F, s.other, s.x, m * n);
   }
 }
 
 }  // namespace
 
-std::uint64_t orthogonal_workspace_bytes(const Param& p) {
-  const std::int64_t m = std::min(p.rows, p.columns);
-  return static_cast<std::uint64_t>(leaves(p) * 8 + (2 * p.count + 2 * m * m) * 4);
-}
-
 void step_orthogonal(Param& p, const backend::StepTask& task, std::byte* workspace) {
-  Scratch s = split(p, workspace);
+  Scratch s = Scratch::of(p.rows, p.columns, workspace);
   backend::StepTask momentum = task;
   momentum.form = backend::Form::kDirection;
   momentum.weights = {math::find_weights("fp32"), reinterpret_cast<std::uint8_t*>(s.x), nullptr,

@@ -15,8 +15,6 @@
 namespace nibble::optim {
 namespace {
 
-constexpr double kClipEpsilon = 1e-6;  // as PyTorch's clip_grad_norm_
-
 template <class Range>
 std::int64_t elements_of(const std::vector<Range>& ranges) {
   std::int64_t out = 0;
@@ -133,7 +131,7 @@ StepResult Optimizer::step(const StepInput& input) {
     // If all of them together are in a float's range, each of them is.
     known_finite = known_finite || result.norm < double{std::numeric_limits<float>::max()};
     if (input.max_norm > 0 && std::isfinite(result.norm)) {
-      scale *= static_cast<float>(std::min(1.0, input.max_norm / (result.norm + kClipEpsilon)));
+      scale *= backend::clip_scale(result.norm, input.max_norm);
     }
   }
   if (!known_finite && policy != Nonfinite::kPropagate) {

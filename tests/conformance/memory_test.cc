@@ -70,13 +70,9 @@ TEST_F(DeviceMemory, ASmallCardIsOneErrorToo) {
   }
 }
 
-TEST_F(DeviceMemory, EachFailingAllocationChangesNothingAndLeaksNothing) {
-  if (!cuda_host::is_stand_in()) {
-    GTEST_SKIP() << "allocations of a GPU do not fail to order";
-  }
+// Each allocation of an optimizer and its first step fails once.
+void fail_each_allocation(const TensorCase& setup) {
   const auto grad = make_input("normal", 9000, 1);
-  TensorCase setup;
-  setup.rows = 90, setup.format = "int4_rank1", setup.weights = "bf16_master";
   CaseRun host(setup, make_input("normal", 9000));
   host.step(grad);
   const std::size_t before = cuda_host::live_device_allocations();
@@ -114,6 +110,35 @@ TEST_F(DeviceMemory, EachFailingAllocationChangesNothingAndLeaksNothing) {
     EXPECT_EQ(cuda_host::live_pinned_allocations(), 0U) << n;
   }
   EXPECT_FALSE(failed);
+}
+
+TEST_F(DeviceMemory, EachFailingAllocationChangesNothingAndLeaksNothing) {
+  if (!cuda_host::is_stand_in()) {
+    GTEST_SKIP() << "allocations of a GPU do not fail to order";
+  }
+  TensorCase setup;
+  setup.rows = 90, setup.format = "int4_rank1", setup.weights = "bf16_master";
+  fail_each_allocation(setup);
+  setup.rule = "muon", setup.format = "int8";
+  fail_each_allocation(setup);
+}
+
+// A planner is told before the first step, by the host too.
+TEST_F(DeviceMemory, ScratchOfMatrixRulesIsToldWhenParametersAreAdded) {
+  for (const char* rule : {"muon", "adafactor"}) {
+    TensorCase setup;
+    setup.rule = rule, setup.format = "fp32", setup.rows = 90;
+    const api::Optimizer host = make_optimizer(setup, 9000);
+    const api::Optimizer device = make_optimizer(setup, 9000, "cuda");
+    std::uint64_t of_host = 0;
+    std::uint64_t of_device = 0;
+    api::check(nibble_optimizer_workspace_bytes(host.get(), &of_host));
+    api::check(nibble_optimizer_workspace_bytes(device.get(), &of_device));
+    EXPECT_GE(of_device, 9000 * sizeof(float)) << rule;
+    EXPECT_EQ(of_host, of_device) << rule;
+    const auto found = purposes();
+    EXPECT_NE(std::find(found.begin(), found.end(), "workspace of matrix rules"), found.end());
+  }
 }
 
 TEST_F(DeviceMemory, AllocationsAreListedByPurposeAndGivenBack) {
