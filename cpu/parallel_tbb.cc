@@ -7,18 +7,13 @@
 #include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
 
 #include "core/parallel.h"
-#include "core/status.h"
-#include "os/system.h"
 
 namespace nibble {
 namespace {
-
-std::atomic<int> wanted_threads{0};  // 0: the default
 
 // One arena of the wanted width, made anew when that changes. TBB prints a warning when it is asked
 // for more than the process allows, so the arena never asks.
@@ -56,20 +51,6 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
         },
         tbb::auto_partitioner());
   });
-}
-
-void set_thread_count(int threads) {
-  if (threads < 0) {
-    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected",
-         threads);
-  }
-  wanted_threads = threads;
-}
-
-int thread_count() {
-  static const int available = os::available_cpus();
-  const int wanted = wanted_threads;
-  return wanted > 0 ? wanted : available;
 }
 
 }  // namespace nibble

@@ -10,13 +10,10 @@
 #include <vector>
 
 #include "core/parallel.h"
-#include "core/status.h"
-#include "os/system.h"
 
 namespace nibble {
 namespace {
 
-std::atomic<int> wanted_threads{0};  // 0: the default
 thread_local bool inside_loop = false;
 
 class Pool {
@@ -126,20 +123,6 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& b
     pool = std::make_unique<Pool>(threads);
   }
   pool->run(count, body);
-}
-
-void set_thread_count(int threads) {
-  if (threads < 0) {
-    fail(StatusCode::kInvalidArgument, "thread count {}: 0 (the default) or more expected",
-         threads);
-  }
-  wanted_threads = threads;
-}
-
-int thread_count() {
-  static const int available = os::available_cpus();
-  const int wanted = wanted_threads;
-  return wanted > 0 ? wanted : available;
 }
 
 }  // namespace nibble

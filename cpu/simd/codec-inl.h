@@ -60,6 +60,14 @@ struct Codec {
   }
 };
 
+// encoder.codes() of each vector of a group.
+template <class Encoder>
+HWY_INLINE void codes_of_group(const Encoder& encoder, const float* x, VecI* code) {
+  for (std::int64_t v = 0; v < kGroupVecs; ++v) {
+    code[v] = encoder.codes(hn::LoadU(TagF(), x + v * kLanes));
+  }
+}
+
 // A table format, group by group: Self says which modes it handles(), decode_group(codes, scale,
 // out) and an Encoder(BlockScale, Rounding) with group(x, codes). What is rare and subtle (blocks
 // that are not finite, peers' modes) is left to the definition.

@@ -65,9 +65,7 @@ struct Codec<math::Int8Log, false> : GroupCodec<Codec<math::Int8Log, false>, mat
     }
     HWY_INLINE void group(const float* x, std::uint8_t* out) const {
       VecI code[kGroupVecs];
-      for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-        code[v] = codes(hn::LoadU(TagF(), x + v * kLanes));
-      }
+      codes_of_group(*this, x, code);
       store_low_bytes(code, out);
     }
   };
@@ -156,9 +154,7 @@ struct Codec<math::Int4, kSigned> : GroupCodec<Codec<math::Int4, kSigned>, math:
     }
     HWY_INLINE void group(const float* x, std::uint8_t* out) const {
       VecI code[kGroupVecs];
-      for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-        code[v] = codes(hn::LoadU(TagF(), x + v * kLanes));
-      }
+      codes_of_group(*this, x, code);
       pack_nibbles(code, out);
     }
   };
@@ -216,9 +212,7 @@ struct Codec<math::Fp8, kSigned> : GroupCodec<Codec<math::Fp8, kSigned>, math::F
     }
     HWY_INLINE void group(const float* x, std::uint8_t* out) const {
       VecI code[kGroupVecs];
-      for (std::int64_t v = 0; v < kGroupVecs; ++v) {
-        code[v] = codes(hn::LoadU(TagF(), x + v * kLanes));
-      }
+      codes_of_group(*this, x, code);
       store_low_bytes(code, out);
     }
   };

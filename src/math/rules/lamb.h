@@ -3,28 +3,19 @@
 // corrections): r = (m / (1-b1^t)) / (sqrt(v) / sqrt(1-b2^t) + eps);  u = r + wd p;
 // p -= lr |p| / |u| u, where the ratio is 1 if either norm is 0. The optimizer takes the norms in a
 // pass of its own.
-struct Lamb {
+struct Lamb : AdamW {
   static constexpr auto kKind = math::RuleKind::kTrustRatio;
-  static constexpr auto kDecay = math::Decay::kBefore;
-  static constexpr int kStates = 2;
-  static constexpr math::StateSpec kState[] = {{"exp_avg", true}, {"exp_avg_sq", false}};
-
-  enum Hyper { kLr, kWd, kB1, kB2, kE };
   static constexpr math::HyperSpec kHyper[] = {
       math::learning_rate_spec(1e-3), math::weight_decay_spec(), math::beta_spec("beta1", 0.9),
       math::beta_spec("beta2", 0.999), math::eps_spec(1e-6)};
 
-  enum Term { kMinusStep, kBeta1, kGain1, kBeta2, kGain2, kFast, kRoot, kEps, kTerms };
+  enum Term { kFast = AdamW::kTerms, kTerms };
 
+  // AdamW has the first bias correction in its step; here it belongs to the direction's norm.
   static NIBBLE_HD void prepare(const double* h, std::int64_t step, float* terms) {
+    AdamW::prepare(h, step, terms);
     terms[kMinusStep] = static_cast<float>(-h[kLr]);
-    terms[kBeta1] = static_cast<float>(h[kB1]);
-    terms[kGain1] = static_cast<float>(1.0 - h[kB1]);
-    terms[kBeta2] = static_cast<float>(h[kB2]);
-    terms[kGain2] = static_cast<float>(1.0 - h[kB2]);
     terms[kFast] = static_cast<float>(1.0 / (1.0 - math::power(h[kB1], step)));
-    terms[kRoot] = static_cast<float>(1.0 / std::sqrt(1.0 - math::power(h[kB2], step)));
-    terms[kEps] = static_cast<float>(h[kE]);
   }
 
   template <class V>
