@@ -7,11 +7,16 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <random>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nibble/nibble.hpp"
@@ -29,11 +34,34 @@ void check(cudaError_t error) {
   }
 }
 
+// Signed values over some decades, as gradients have them; zeros would be the easiest case.
+std::vector<float> values(std::uint32_t seed, std::size_t count) {
+  std::vector<float> out(std::min<std::size_t>(count, 1 << 20));
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  for (float& x : out) {
+    x = normal(random) * std::exp(normal(random) - 6.0F);
+  }
+  return out;
+}
+
 class Memory {
  public:
-  explicit Memory(std::size_t bytes) {
-    check(cudaMalloc(&data_, bytes));
-    check(cudaMemset(data_, 0, bytes));
+  explicit Memory(std::size_t bytes) { check(cudaMalloc(&data_, bytes)); }
+  // Filled with values, over and over.
+  Memory(std::size_t elements, bool is_bf16, std::uint32_t seed)
+      : Memory(elements * (is_bf16 ? 2 : 4)) {
+    const std::vector<float> from = values(seed, elements);
+    std::vector<std::uint16_t> upper;
+    for (const float x : from) {
+      upper.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16));
+    }
+    const std::size_t each = is_bf16 ? 2 : 4;
+    const void* source = is_bf16 ? static_cast<const void*>(upper.data()) : from.data();
+    for (std::size_t i = 0; i < elements; i += from.size()) {
+      check(cudaMemcpy(static_cast<char*>(data_) + i * each, source,
+                       std::min(from.size(), elements - i) * each, cudaMemcpyHostToDevice));
+    }
   }
   ~Memory() { static_cast<void>(cudaFree(data_)); }
   Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
@@ -74,7 +102,9 @@ struct Work {
   const char* weights;
   std::int64_t elements;
   std::int64_t tensors;
-  double bytes_each;  // moved for an element: weights and states twice, the gradient once
+  double bytes_each;       // moved for an element: weights and states twice, the gradient once
+  bool is_trusted = true;  // the caller warrants finite gradients: the fused pass alone
+  double max_norm = 0;     // else each gradient is read once more, for its norm or its check
 };
 
 void measure(const Work& work, bool& first) {
@@ -86,19 +116,21 @@ void measure(const Work& work, bool& first) {
   api::Optimizer optimizer(desc);
   std::vector<Memory> weights, grads;
   std::vector<const void*> pointers;
+  const bool is_bf16 = std::string_view(work.weights).starts_with("bf16");
   for (std::int64_t i = 0; i < work.tensors; ++i) {
-    weights.emplace_back(static_cast<std::size_t>(work.elements) * 4);
-    grads.emplace_back(static_cast<std::size_t>(work.elements) * 4);
+    const auto n = static_cast<std::size_t>(work.elements);
+    weights.emplace_back(n, is_bf16, 1);
+    grads.emplace_back(n, is_bf16, static_cast<std::uint32_t>(i + 2));
     optimizer.add("w" + std::to_string(i), {work.elements}, weights.back().get());
     pointers.push_back(grads.back().get());
   }
   const double total = static_cast<double>(work.elements) * static_cast<double>(work.tensors);
   const auto copy_bytes = static_cast<std::size_t>(total * 4);
   const Memory from(copy_bytes), to(copy_bytes);
-  // The fused pass alone: otherwise each gradient is read once more to see whether it is finite.
   auto step_desc = api::make<nibble_step_desc>();
   step_desc.grads = pointers.data(), step_desc.n_grads = work.tensors;
-  step_desc.grads_are_finite = 1;
+  step_desc.grads_are_finite = work.is_trusted ? 1 : 0;
+  step_desc.max_grad_norm = work.max_norm;
   const auto step = [&] { optimizer.step(step_desc); };
   const auto copy = [&] {
     check(cudaMemcpyAsync(to.get(), from.get(), copy_bytes, cudaMemcpyDeviceToDevice, nullptr));
@@ -130,6 +162,8 @@ int main(int argc, char** argv) try {
   for (const Work& work :
        {Work{"adamw fp32", "fp32", "fp32", n, 1, 12 + 16},
         {"adamw int8", "int8", "fp32", n, 1, 12 + int8},
+        {"adamw int8, gradients checked", "int8", "fp32", n, 1, 16 + int8, false},
+        {"adamw int8, clipped", "int8", "fp32", n, 1, 16 + int8, false, 1.0},
         {"adamw int4", "int4", "fp32", n, 1, 12 + int4},
         {"adamw fp8", "fp8", "fp32", n, 1, 12 + int8},
         {"adamw int8, bf16 stochastic", "int8", "bf16_stochastic", n, 1, 6 + int8},

@@ -65,6 +65,7 @@ class CudaDevice final : public backend::Device {
   }
   void fill(void* device, std::uint8_t value, std::uint64_t bytes) override {
     const ScopedDevice current(index_);
+    check(cudaDeviceSynchronize(), "waiting for the device");
     if (bytes > 0) {
       check(cudaMemset(device, value, bytes), "cudaMemset");
       check(cudaDeviceSynchronize(), "waiting for the device");
@@ -81,8 +82,21 @@ class CudaDevice final : public backend::Device {
       static_cast<void>(cudaGetLastError());
       return false;
     }
-    return attributes.type == cudaMemoryTypeDevice ? attributes.device == index_
-                                                   : attributes.devicePointer != nullptr;
+    switch (attributes.type) {
+      case cudaMemoryTypeDevice:
+        return attributes.device == index_;
+      case cudaMemoryTypeHost:  // pinned
+      case cudaMemoryTypeManaged:
+        return attributes.devicePointer != nullptr;
+      default:  // also where the device could read all of the host's memory, slowly
+        return false;
+    }
+  }
+  bool is_capturing(void* stream) override {
+    const ScopedDevice current(index_);
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream_of(stream), &status), "asking the stream");
+    return status != cudaStreamCaptureStatusNone;
   }
 
   std::unique_ptr<backend::DeviceStep> make_step(const std::vector<backend::DeviceTensor>& tensors,

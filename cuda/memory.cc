@@ -13,6 +13,13 @@ namespace {
 
 double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
+// Whether all of the device's work is done.
+bool waited() {
+  const bool out = cudaDeviceSynchronize() == cudaSuccess;
+  static_cast<void>(cudaGetLastError());
+  return out;
+}
+
 void free_memory(backend::MemoryKind kind, std::byte* memory) {
   static_cast<void>(kind == backend::MemoryKind::kPinned ? cudaFreeHost(memory) : cudaFree(memory));
 }
@@ -60,6 +67,7 @@ void MemoryPool::drop_cache(Kind kind) {
 
 std::byte* MemoryPool::allocate(Kind kind, std::uint64_t bytes, std::string_view purpose) {
   const std::lock_guard lock(mutex_);
+  reclaim();
   // All of the host's memory comes first, so that nothing is lost if it runs out.
   decltype(used_) entry;
   entry.emplace(nullptr, Block{kind, 0, std::string(purpose)});
@@ -96,27 +104,44 @@ bool MemoryPool::release(std::byte* memory) noexcept {
   if (memory == nullptr) {
     return true;
   }
-  static_cast<void>(cudaDeviceSynchronize());
+  const bool is_idle = waited();
   const std::lock_guard lock(mutex_);
-  const auto at = used_.find(memory);
-  if (at == used_.end()) {
+  auto block = used_.extract(memory);
+  if (block.empty()) {
     return false;
   }
-  const auto [kind, bytes] = std::pair(at->second.kind, at->second.bytes);
-  Store& to = store(kind);
-  to.used_bytes -= bytes;
-  used_.erase(at);
-  try {
-    to.cached.emplace(bytes, memory);
-    to.cached_bytes += bytes;
-  } catch (const std::bad_alloc&) {
-    free_memory(kind, memory);
+  if (is_idle) {
+    cache(std::move(block));
+  } else {
+    retired_.insert(std::move(block));
   }
   return true;
 }
 
+void MemoryPool::cache(std::map<std::byte*, Block>::node_type block) noexcept {
+  const auto [kind, bytes] = std::pair(block.mapped().kind, block.mapped().bytes);
+  Store& to = store(kind);
+  to.used_bytes -= bytes;
+  try {
+    to.cached.emplace(bytes, block.key());
+    to.cached_bytes += bytes;
+  } catch (const std::bad_alloc&) {
+    free_memory(kind, block.key());
+  }
+}
+
+void MemoryPool::reclaim() {
+  if (retired_.empty() || !waited()) {
+    return;
+  }
+  while (!retired_.empty()) {
+    cache(retired_.extract(retired_.begin()));
+  }
+}
+
 void MemoryPool::set_limit(std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
+  reclaim();
   limit_ = bytes;
   drop_cache(Kind::kDevice);
 }

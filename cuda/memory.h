@@ -28,7 +28,8 @@ class MemoryPool {
 
   std::byte* allocate(Kind kind, std::uint64_t bytes, std::string_view purpose);
   // Waits for the device, so that no work of any stream still uses the memory when it is given
-  // out again. False: it is none of this pool's.
+  // out again; where it cannot be waited for (a stream is capturing), that happens before the next
+  // allocation. False: it is none of this pool's.
   bool release(std::byte* memory) noexcept;
   // Of Kind::kDevice.
   void set_limit(std::uint64_t bytes);
@@ -50,11 +51,14 @@ class MemoryPool {
   std::byte* take_cached(Kind kind, std::uint64_t bytes, std::uint64_t* got);
   std::byte* take_new(Kind kind, std::uint64_t bytes);
   void drop_cache(Kind kind);
+  void cache(std::map<std::byte*, Block>::node_type block) noexcept;
+  void reclaim();
   std::vector<backend::DeviceAllocation> list() const;
   [[noreturn]] void refuse(Kind kind, std::uint64_t bytes, std::string_view purpose) const;
 
   mutable std::mutex mutex_;
   std::map<std::byte*, Block> used_;
+  std::map<std::byte*, Block> retired_;  // released, but perhaps still used by the device
   Store stores_[2];
   std::uint64_t limit_ = 0;
 };

@@ -37,14 +37,12 @@ class CudaStep final : public backend::DeviceStep {
   void run(const backend::DeviceStepInput& input) override {
     const ScopedDevice current(index_);
     const auto stream = static_cast<cudaStream_t>(input.stream);
-    check_capture(input, stream);
+    check_capture(input);
     if (input.collect_errors) {
       make_room_for_stats(stream);
     }
     bring_up_to_date(input, stream);
-    decide({input.grad_scale, input.max_norm, input.found_inf, input.nonfinite, input.want_norm,
-            input.grads_are_finite},
-           stream);
+    decide(input, stream);
     measure(stream);
     update(input.collect_errors, stream);
   }
@@ -85,12 +83,10 @@ class CudaStep final : public backend::DeviceStep {
 
   // What has changed since the last step would be told to the device in each replay, and to nobody
   // if there is none.
-  void check_capture(const backend::DeviceStepInput& input, cudaStream_t stream) const {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &status), "step");
+  void check_capture(const backend::DeviceStepInput& input) const {
     const bool changed = !new_groups_.empty() || has_new_step_ ||
                          !std::equal(grads_.begin(), grads_.end(), input.grads);
-    if (status != cudaStreamCaptureStatusNone && changed) {
+    if (changed && device_.is_capturing(input.stream)) {
       fail(StatusCode::kWrongOrder,
            "gradients, hyper-parameters or the step count have changed since the last step: take "
            "one before the capture");
@@ -123,15 +119,17 @@ class CudaStep final : public backend::DeviceStep {
     }
   }
 
-  void decide(const StepPolicy& policy, cudaStream_t stream) {
+  void decide(const backend::DeviceStepInput& input, cudaStream_t stream) {
+    const StepPolicy policy{input.grad_scale, input.max_norm, input.found_inf, input.nonfinite};
     const std::int64_t leaves = tables_.leaf_count();
     check(launch_begin(args_, policy, stream), "step");
-    if ((policy.want_norm || policy.clip > 0) && leaves > 0) {
-      check(launch_leaf_sums(args_, tables_.leaves(), leaves, tables_.sums(), stream), "norm");
+    if ((input.want_norm || input.max_norm > 0) && leaves > 0) {
+      check(launch_leaf_sums(args_, tables_.leaves(), leaves, input.grad_scale, tables_.sums(),
+                             stream),
+            "norm");
       check(launch_conclude_norm(args_, tables_.sums(), leaves, policy, stream), "norm");
-    }
-    if (!policy.grads_are_finite && policy.nonfinite != backend::Nonfinite::kPropagate &&
-        leaves > 0) {
+    } else if (!input.grads_are_finite && policy.nonfinite != backend::Nonfinite::kPropagate &&
+               leaves > 0) {
       check(launch_count_nonfinite(args_, tables_.leaves(), leaves, policy, stream), "step");
     }
     check(launch_decide(args_, tables_.group_count(), policy, stream), "step");

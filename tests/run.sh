@@ -106,6 +106,12 @@ nvcc_builds() {
   cmake --build --preset release -j "$jobs"
 }
 
+# in_schedule ORDER SEED: the conformance tests that do not go through the schedules themselves.
+in_schedule() {
+  NIBBLE_CUDA_HOST_ORDER=$1 NIBBLE_CUDA_HOST_SEED=$2 \
+    build/release/tests/conformance/conformance_test --gtest_filter='-Conformance.*' --gtest_brief=1
+}
+
 build() {
   cmake --preset "$1" >"build/$1.log" 2>&1 || { cat "build/$1.log"; return 1; }
   cmake --build --preset "$1" -j "$jobs"
@@ -220,6 +226,10 @@ if [[ -n $full ]]; then
   if ((has_toolkit)); then
     check "Build: CUDA kernels by nvcc" nvcc_builds
     NIBBLE_ALL_SCHEDULES=1 tests release -L 'cuda_host|gpu'
+    for seed in 2 3; do
+      check "Conformance: random schedule $seed" in_schedule random $seed
+    done
+    check "Conformance: reverse schedule" in_schedule reverse 0
   fi
   check "clang-tidy" tidy
   # Not again what is long and runs on one thread.

@@ -3,7 +3,7 @@
 // nibble::cpu::HWY_NAMESPACE.
 
 inline double sum_of_squares(const float* x, std::int64_t n) {
-  return sum_leaf({x, false}, 0, n).sum_of_squares;
+  return sum_leaf({x, false}, 0, n, 1.0F).sum_of_squares;
 }
 
 // The larger of what is known of rows and columns and the block's values.
@@ -53,8 +53,10 @@ HWY_INLINE void add_norms(const backend::StepTask& task, const float* weights, f
         hn::MulAdd(decay, hn::LoadU(TagF(), weights + i), hn::Load(TagF(), updates + i));
     hn::Store(update, TagF(), updates + i);
   }
-  out->weight_squares += sum_of_squares(weights, n);
-  out->update_squares += sum_of_squares(updates, n);
+  for_each_block(n, task.block, [&](std::int64_t begin, std::int64_t count, std::int64_t) {
+    out->weight_squares += sum_of_squares(weights + begin, count);
+    out->update_squares += sum_of_squares(updates + begin, count);
+  });
 }
 
 void measure(const backend::StepTask& task, std::int64_t first, std::int64_t last,

@@ -25,7 +25,7 @@ HWY_INLINE VecF load_vec(const void* x, std::int64_t i) {
   }
 }
 
-backend::LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept {
+backend::LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n, float scale) noexcept {
   constexpr std::int64_t kAccumulators = 16;
   using TagD = hn::ScalableTag<double>;
   using TagH = hn::Rebind<float, TagD>;
@@ -33,6 +33,7 @@ backend::LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept
   constexpr std::int64_t kParts = kAccumulators / kHalf;
   const TagD dd;
   hn::Vec<TagD> acc[kParts];
+  const VecF by = hn::Set(TagF(), scale);
   VecI bad = hn::Zero(TagI());
   for (auto& a : acc) {
     a = hn::Zero(dd);
@@ -47,7 +48,7 @@ backend::LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept
       from = group;
     }
     for (std::int64_t v = 0; v < kAccumulators / kLanes; ++v) {
-      const VecF value = hn::LoadU(TagF(), from + v * kLanes);
+      const VecF value = hn::Mul(hn::LoadU(TagF(), from + v * kLanes), by);
       const VecI nonfinite = nonfinite_lanes(value);
       bad = hn::Sub(bad, nonfinite);
       const VecF finite = hn::AndNot(hn::BitCast(TagF(), nonfinite), value);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a step decides on the device, without waiting for the host: the norm of the gradients, the
 // policy for those that are not finite, and the terms of every group.
-#include <cfloat>
-
 #include "cuda/optim/launch.h"
 #include "cuda/optim/sums.cuh"
 
@@ -23,9 +21,11 @@ __device__ LeafRange range_of(const StepArgs& args, Leaf leaf) {
           !is_there ? first : (last < tensor.count ? last : tensor.count)};
 }
 
+constexpr int kInFlight = 8;  // loads of a thread that do not wait for one another
+
 // Sixteen neighbouring threads a leaf, each with one accumulator.
 __global__ void __launch_bounds__(kSumThreads)
-    leaf_sums_kernel(StepArgs args, const Leaf* leaves, std::int64_t count,
+    leaf_sums_kernel(StepArgs args, const Leaf* leaves, std::int64_t count, float scale,
                      backend::LeafSum* sums) {
   const std::int64_t i = (std::int64_t{blockIdx.x} * kSumThreads + threadIdx.x) / kSums;
   const int lane = static_cast<int>(threadIdx.x) % kSums;
@@ -33,10 +33,19 @@ __global__ void __launch_bounds__(kSumThreads)
   long long nonfinite = 0;
   if (i < count) {
     const LeafRange range = range_of(args, leaves[i]);
-    for (std::int64_t e = range.first + lane; e < range.last; e += kSums) {
-      const float element = element_of(range.grads, e);
-      sum += finite_square(element);
-      nonfinite += is_finite(element) ? 0 : 1;
+    for (std::int64_t e = range.first + lane; e < range.last; e += kSums * kInFlight) {
+      float element[kInFlight];
+      NIBBLE_UNROLL
+      for (int i = 0; i < kInFlight; ++i) {
+        const std::int64_t at = e + i * kSums;
+        element[i] = at < range.last ? element_of(range.grads, at) * scale : 0.0F;
+      }
+      NIBBLE_UNROLL
+      for (int i = 0; i < kInFlight;
+           ++i) {  // a 0 behind the end changes no bit of a sum of squares
+        sum += finite_square(element[i]);
+        nonfinite += is_finite(element[i]) ? 0 : 1;
+      }
     }
   }
   sum = combine_accumulators(sum);
@@ -51,7 +60,7 @@ __global__ void begin_kernel(StepArgs args, StepPolicy policy) {
   control.nonfinite = 0;
   control.norm = 0.0;
   control.grad_scale = policy.grad_scale;
-  control.known_finite = policy.grads_are_finite ? 1 : 0;
+  control.finite_scale = policy.grad_scale;
 }
 
 // One thread block.
@@ -69,24 +78,16 @@ __global__ void __launch_bounds__(kSumThreads)
   }
   Control& control = *args.control;
   control.nonfinite = static_cast<std::int64_t>(nonfinite);
-  const double scale = policy.grad_scale < 0.0F ? -double{policy.grad_scale} : policy.grad_scale;
-  const bool skips = policy.nonfinite == backend::Nonfinite::kSkipElement;  // others are clipped
-  control.norm = control.nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity()
-                                                 : std::sqrt(total) * scale;
-  // If all of them together are in a float's range, each of them is.
-  if (control.norm < double{FLT_MAX}) {
-    control.known_finite = 1;
-  }
-  if (policy.clip > 0 && control.norm <= DBL_MAX) {
-    control.grad_scale *= backend::clip_scale(control.norm, policy.clip);
+  const double norm = std::sqrt(total);  // of the finite ones
+  const bool skips = policy.nonfinite == backend::Nonfinite::kSkipElement;
+  control.norm = control.nonfinite > 0 && !skips ? std::numeric_limits<double>::infinity() : norm;
+  if (policy.clip > 0) {
+    control.grad_scale *= backend::clip_scale(norm, policy.clip);
   }
 }
 
 __global__ void __launch_bounds__(kSumThreads)
     count_nonfinite_kernel(StepArgs args, const Leaf* leaves, float scale) {
-  if (args.control->known_finite != 0) {
-    return;
-  }
   const LeafRange range = range_of(args, leaves[blockIdx.x]);
   int nonfinite = 0;
   for (std::int64_t e = range.first + threadIdx.x; e < range.last; e += kSumThreads) {
@@ -95,13 +96,6 @@ __global__ void __launch_bounds__(kSumThreads)
   if (nonfinite != 0) {
     atomicAdd(reinterpret_cast<unsigned long long*>(&args.control->nonfinite),
               static_cast<unsigned long long>(nonfinite));
-  }
-}
-
-// With the norm its count of unscaled ones is replaced by this pass's, as on the host.
-__global__ void forget_count_kernel(StepArgs args) {
-  if (args.control->known_finite == 0) {
-    args.control->nonfinite = 0;
   }
 }
 
@@ -161,9 +155,9 @@ dim3 grid_of(std::int64_t items, std::int64_t each) {
 }  // namespace
 
 cudaError_t launch_leaf_sums(const StepArgs& args, const Leaf* leaves, std::int64_t count,
-                             backend::LeafSum* sums, cudaStream_t stream) {
+                             float scale, backend::LeafSum* sums, cudaStream_t stream) {
   return NIBBLE_LAUNCH(leaf_sums_kernel, grid_of(count, kSumThreads / kSums), dim3(kSumThreads), 0,
-                       stream, args, leaves, count, sums);
+                       stream, args, leaves, count, scale, sums);
 }
 
 cudaError_t launch_begin(const StepArgs& args, StepPolicy policy, cudaStream_t stream) {
@@ -178,10 +172,6 @@ cudaError_t launch_conclude_norm(const StepArgs& args, const backend::LeafSum* s
 
 cudaError_t launch_count_nonfinite(const StepArgs& args, const Leaf* leaves, std::int64_t count,
                                    StepPolicy policy, cudaStream_t stream) {
-  const cudaError_t error = NIBBLE_LAUNCH(forget_count_kernel, dim3(1), dim3(1), 0, stream, args);
-  if (error != cudaSuccess) {
-    return error;
-  }
   return NIBBLE_LAUNCH(count_nonfinite_kernel, dim3(static_cast<unsigned>(count)),
                        dim3(kSumThreads), 0, stream, args, leaves, policy.grad_scale);
 }

@@ -37,9 +37,10 @@ Factored factored_of(const Matrix& matrix, std::byte* workspace) {
 
 __device__ float grad_at(const StepArgs& args, const Factored& f, std::int64_t i) {
   const backend::Source& grads = args.tensors[f.tensor].task.grads;
-  const float scaled = element_of(grads, i) * args.control->grad_scale;
-  const bool left_out = args.control->skip_elements != 0 && !is_finite(scaled);
-  return left_out ? 0.0F : scaled;
+  const float grad = element_of(grads, i);
+  const Control& control = *args.control;
+  const bool left_out = control.skip_elements != 0 && !is_finite(grad * control.finite_scale);
+  return left_out ? 0.0F : grad * control.grad_scale;
 }
 
 __device__ const float* terms_of(const StepArgs& args, const Factored& f) {
@@ -52,8 +53,8 @@ __device__ double square_at(const StepArgs& args, const Factored& f, std::int64_
 }
 
 __device__ float moved(const float* terms, float mean_before, double mean) {
-  return static_cast<float>(double{terms[Rule::kBeta2]} * mean_before +
-                            double{terms[Rule::kGain2]} * mean);
+  return math::saturate(double{terms[Rule::kBeta2]} * mean_before +
+                        double{terms[Rule::kGain2]} * mean);
 }
 
 // A thread a column of a piece.
@@ -145,8 +146,8 @@ __global__ void __launch_bounds__(kWide) whole_update_kernel(StepArgs args, Fact
   }
   const float* terms = terms_of(args, f);
   const float grad = grad_at(args, f, i);
-  f.squares[i] =
-      terms[Rule::kBeta2] * f.squares[i] + terms[Rule::kGain2] * (grad * grad + terms[Rule::kEps]);
+  f.squares[i] = math::saturate(terms[Rule::kBeta2] * f.squares[i] +
+                                terms[Rule::kGain2] * (grad * grad + terms[Rule::kEps]));
   f.update[i] = grad / math::sqrt(f.squares[i]);
 }
 

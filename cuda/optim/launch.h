@@ -14,13 +14,13 @@ namespace nibble::cuda {
 
 // ---- A step, in this order -------------------------------------------------------------------
 
-// Sums of squares and counts of all gradients into sums[leaf], by the tree of backend.h.
+// Sums of squares and counts of all scaled gradients into sums[leaf], by the tree of backend.h.
 cudaError_t launch_leaf_sums(const StepArgs& args, const Leaf* leaves, std::int64_t count,
-                             backend::LeafSum* sums, cudaStream_t stream);
+                             float scale, backend::LeafSum* sums, cudaStream_t stream);
 // The norm and the scale that clips it.
 cudaError_t launch_conclude_norm(const StepArgs& args, const backend::LeafSum* sums,
                                  std::int64_t count, StepPolicy policy, cudaStream_t stream);
-// How many scaled gradients are not finite, unless the norm has told that all are.
+// How many scaled gradients are not finite: for a step without a norm.
 cudaError_t launch_count_nonfinite(const StepArgs& args, const Leaf* leaves, std::int64_t count,
                                    StepPolicy policy, cudaStream_t stream);
 // Begins a step: clears what the last one found.

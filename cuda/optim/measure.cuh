@@ -65,7 +65,8 @@ __global__ void __launch_bounds__(kThreads, 1) measure_kernel(StepArgs args) {
   const Lane at = lane_of(chunk.index, tensor.count);
   StepLane<Rule, AnyFormat> lane;
   lane.load(task, at, random_of(args, tensor), scratch);
-  backend::UpdateTerms terms = live_terms(args, tensor);
+  float values_of_terms[Rule::kTerms];
+  backend::UpdateTerms terms = live_terms<Rule>(args, tensor, values_of_terms);
   if constexpr (Rule::kKind != math::RuleKind::kTrustRatio) {
     lane.update(terms);
   } else {

@@ -57,10 +57,10 @@ struct Control {
   std::int64_t step = 0;       // steps taken; during a step that is taken, its number
   std::int64_t nonfinite = 0;  // gradients, in this step
   double norm = 0.0;           // of this step's gradients, if asked for
-  float grad_scale = 1.0F;
+  float grad_scale = 1.0F;     // with clipping
+  float finite_scale = 1.0F;   // without
   std::int32_t taken = 0;
   std::int32_t skip_elements = 0;
-  std::int32_t known_finite = 0;
 };
 
 // What every kernel of a step gets. Passed by value.
@@ -77,8 +77,6 @@ struct StepPolicy {
   double clip = 0.0;  // > 0: the largest norm
   const float* found_inf = nullptr;
   backend::Nonfinite nonfinite = backend::Nonfinite::kSkipStep;
-  bool want_norm = false;
-  bool grads_are_finite = false;
 };
 
 }  // namespace nibble::cuda

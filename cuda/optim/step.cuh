@@ -12,17 +12,24 @@
 
 namespace nibble::cuda {
 
-// What this step uses for a tensor: its group's terms, or its own.
-__device__ inline backend::UpdateTerms live_terms(const StepArgs& args, const Tensor& tensor) {
+// What this step uses for a tensor: its group's terms, or its own, copied to `terms` (registers, as
+// stores to global memory might change them there).
+template <class Rule>
+__device__ inline backend::UpdateTerms live_terms(const StepArgs& args, const Tensor& tensor,
+                                                  float (&terms)[Rule::kTerms]) {
   const Group& group = args.groups[tensor.group];
   backend::UpdateTerms out = tensor.task;
   out.skip_nonfinite = args.control->skip_elements != 0;
   out.decay = group.decay;
-  if (tensor.is_derived) {
-    out.terms = tensor.own_terms;
-  } else {
-    out.terms = group.terms;
+  const float* from = tensor.is_derived ? tensor.own_terms : group.terms;
+  NIBBLE_UNROLL
+  for (int i = 0; i < Rule::kTerms; ++i) {
+    terms[i] = from[i];
+  }
+  out.terms = terms;
+  if (!tensor.is_derived) {
     out.grad_scale = args.control->grad_scale;
+    out.finite_scale = args.control->finite_scale;
     // A trust ratio has set the tensor's own; its step_scale is 1 elsewhere.
     out.keep = tensor.block_squares != nullptr ? tensor.task.keep : group.keep;
   }
@@ -95,7 +102,8 @@ __device__ void take_step(const StepArgs& args, const Tensor& tensor, Lane at, f
                           StepLane<Rule, Format>& lane) {
   const math::RandomStream random = random_of(args, tensor);
   lane.load(tensor.task, at, random, scratch);
-  lane.update(live_terms(args, tensor));
+  float terms[Rule::kTerms];
+  lane.update(live_terms<Rule>(args, tensor, terms));
   store_weights({tensor.task, at, random, scratch}, lane.weights);
   lane.template store_states<0>(tensor.task, at, scratch);
 }

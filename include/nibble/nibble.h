@@ -23,7 +23,7 @@
  *            at a time. Work runs on the library's threads (nibble_set_thread_count); calls return
  *            when it is done.
  * Bits       The same inputs give the same bits whatever the thread count, the instruction set and
- *            the caller's floating-point environment.
+ *            the caller's floating-point environment; of a NaN only that it is one.
  */
 #ifndef NIBBLE_NIBBLE_H
 #define NIBBLE_NIBBLE_H
@@ -295,10 +295,9 @@ typedef struct nibble_step_desc {
   double grad_scale; /* multiplies every gradient (as a float), e.g. 1 / loss scale; default 1 */
   int64_t* out_nonfinite;  /* may be NULL: how many non-finite gradients were found */
   double max_grad_norm;    /* > 0: gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)),
-                              norm the Euclidean one of all scaled gradients (nibble_global_norm);
-                              under NIBBLE_NONFINITE_SKIP_ELEMENT of the finite ones among them */
+                              norm the Euclidean one of all scaled gradients that are finite */
   double* out_grad_norm;   /* may be NULL: that norm, before clipping. Infinity where a gradient is
-                              not finite, but under NIBBLE_NONFINITE_SKIP_ELEMENT, see above */
+                              not finite, but under NIBBLE_NONFINITE_SKIP_ELEMENT */
   const float* found_inf;  /* may be NULL: not 0 there means that the step is not taken, as with
                               non-finite gradients */
   uint32_t collect_errors; /* not 0: nibble_optimizer_state_error will tell of this step; slow */
@@ -368,12 +367,14 @@ NIBBLE_API nibble_status nibble_optimizer_param_info(const nibble_optimizer* opt
                                                      nibble_param_info* out) NIBBLE_NOEXCEPT;
 
 /* Bytes that the optimizer holds beside states: scratch of the rules that work on matrices (one for
- * all parameters) and of rank-1 scales (maxima of rows and columns, about 3 % of such states). Some
- * hundred bytes a parameter of its own records are not in it. */
+ * all parameters; on CUDA it is made by the first step) and of rank-1 scales (maxima of rows and
+ * columns, about 3 % of such states). Some hundred bytes a parameter of its own records are not in
+ * it. */
 NIBBLE_API nibble_status nibble_optimizer_workspace_bytes(const nibble_optimizer* opt,
                                                           uint64_t* out) NIBBLE_NOEXCEPT;
 
-/* How well a state was kept by the last step with collect_errors. */
+/* How well a state was kept by the last step with collect_errors. A state that the parameter does
+ * not keep in a format of its own (see nibble_optimizer_state_info) is NIBBLE_INVALID_ARGUMENT. */
 typedef struct nibble_state_error {
   uint32_t struct_size;
   uint32_t reserved;
@@ -492,7 +493,8 @@ NIBBLE_API nibble_status nibble_dequantize(const nibble_quantize_desc* desc, con
 /* Double quantisation (Dettmers et al., "QLoRA", 2023, section 3): n scales of nibble_quantize
  * become codes of their distance from their mean. `scales` is overwritten by these distances.
  * desc: of the codes, by default "int8"; its is_signed must be 1; codes and nested_scales are sized
- * as nibble_quantized_size(desc, n) tells; *offset is the mean. All pointers where desc says. */
+ * as nibble_quantized_size(desc, n) tells; *offset is the mean. All pointers where desc says.
+ * n = 0 touches nothing. */
 NIBBLE_API nibble_status nibble_compress_scales(const nibble_quantize_desc* desc, float* scales,
                                                 int64_t n, void* codes, float* nested_scales,
                                                 float* offset) NIBBLE_NOEXCEPT;

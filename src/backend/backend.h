@@ -103,9 +103,9 @@ struct Backend {
   // The same step without writing anything but `out`.
   void (*measure)(const StepTask& task, std::int64_t first, std::int64_t last,
                   Measures* out) noexcept;
-  // Elements [first, first + n), n <= kSumLeaf. Sixteen double accumulators, element i to number
-  // i % 16; then neighbours are added, four times.
-  LeafSum (*sum_leaf)(Source x, std::int64_t first, std::int64_t n) noexcept;
+  // Elements [first, first + n), n <= kSumLeaf, each times scale (as a float). Sixteen double
+  // accumulators, element i to number i % 16; then neighbours are added, four times.
+  LeafSum (*sum_leaf)(Source x, std::int64_t first, std::int64_t n, float scale) noexcept;
   // How many of x[i] * scale are not finite.
   std::int64_t (*count_nonfinite)(Source x, std::int64_t first, std::int64_t n,
                                   float scale) noexcept;

@@ -102,6 +102,7 @@ class Device {
   virtual void fill(void* device, std::uint8_t value, std::uint64_t bytes) = 0;
   // Between any two places; enqueued.
   virtual void copy(void* to, const void* from, std::uint64_t bytes, void* stream) = 0;
+  virtual bool is_capturing(void* stream) = 0;  // into a graph
   // Whether kernels may use this pointer.
   virtual bool is_device_memory(const void* memory) = 0;
 

@@ -177,11 +177,11 @@ void step_blocks(const StepTask& task, std::int64_t first, std::int64_t last) {
   }
 }
 
-LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept {
+LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n, float scale) noexcept {
   double acc[16] = {};
   LeafSum out;
   for (std::int64_t i = 0; i < n; ++i) {
-    const float element = load(x, first + i);
+    const float element = load(x, first + i) * scale;
     const double value = is_finite(element) ? element : 0.0F;
     acc[i % 16] += value * value;  // the square of a float is exact in double
     out.nonfinite += is_finite(element) ? 0 : 1;
@@ -191,7 +191,7 @@ LeafSum sum_leaf(Source x, std::int64_t first, std::int64_t n) noexcept {
 }
 
 double sum_of_squares(const float* x, std::int64_t n) {
-  return sum_leaf({x, false}, 0, n).sum_of_squares;
+  return sum_leaf({x, false}, 0, n, 1.0F).sum_of_squares;
 }
 
 template <class Rule>

@@ -23,6 +23,7 @@ struct UpdateTerms {
   Form form = Form::kDecayBefore;
   const float* terms = nullptr;  // from RuleInfo::prepare
   float grad_scale = 1.0F;       // multiplies every gradient first
+  float finite_scale = 1.0F;     // the same before clipping: decides which gradients are finite
   float step_scale = 1.0F;       // multiplies the rule's step (term 0) as a float
   float keep = 1.0F;             // see Form
   float decay = 0.0F;            // see Form
@@ -36,21 +37,22 @@ constexpr float clip_scale(double norm, double max_norm) {
   return static_cast<float>(ratio < 1.0 ? ratio : 1.0);
 }
 
-// Of a gradient that is scaled already.
+// Of a gradient as it came.
 NIBBLE_HD inline bool is_skipped(const UpdateTerms& u, float grad) {
-  return u.skip_nonfinite && !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad));
+  return u.skip_nonfinite &&
+         !math::is_finite_bits(std::bit_cast<std::uint32_t>(grad * u.finite_scale));
 }
 
 template <class Rule>
 NIBBLE_HD inline void update_element(const UpdateTerms& u, float grad, float& weight,
                                      float* state) {
-  grad *= u.grad_scale;
   if (is_skipped(u, grad)) {
     if (u.form == Form::kDirection) {
       weight = 0.0F;  // it is not loaded, and nothing moves
     }
     return;
   }
+  grad *= u.grad_scale;
   if (u.form == Form::kDecayIntoGradient) {
     grad = math::fma(u.decay, weight, grad);
   }
@@ -76,7 +78,7 @@ NIBBLE_HD inline void update_element(const UpdateTerms& u, float grad, float& we
 // `direction` is from Form::kDirection.
 NIBBLE_HD inline float decayed_direction(const UpdateTerms& u, float grad, float direction,
                                          float weight) {
-  return is_skipped(u, grad * u.grad_scale) ? 0.0F : math::fma(u.decay, weight, direction);
+  return is_skipped(u, grad) ? 0.0F : math::fma(u.decay, weight, direction);
 }
 
 }  // namespace nibble::backend

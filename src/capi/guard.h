@@ -6,6 +6,7 @@
 #include <new>
 #include <type_traits>
 
+#include "backend/float_environment.h"
 #include "core/status.h"
 #include "nibble/nibble.h"
 #include "optim/optimizer.h"
@@ -22,6 +23,7 @@ void set_last_error(const char* message) noexcept;
 template <class Body>
 nibble_status guard(Body&& body) noexcept {
   try {
+    const backend::ScopedFloatEnvironment environment;  // the caller's must not show in results
     body();
     return NIBBLE_OK;
   } catch (const Error& error) {
@@ -53,6 +55,10 @@ inline void check_struct_size(std::uint32_t size, std::size_t first_size, const 
   if (size < first_size) {
     fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at least {} expected", what, size,
          first_size);
+  }
+  if (size % alignof(std::uint64_t) != 0) {  // every struct ends so; others would cut a field
+    fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, a multiple of {} expected", what,
+         size, alignof(std::uint64_t));
   }
   if (size > kLongest) {
     fail(StatusCode::kInvalidArgument, "{}: struct_size is {}, at most {} expected", what, size,

@@ -106,6 +106,10 @@ nibble_status nibble_optimizer_state_error(const nibble_optimizer* opt, std::int
       fail(StatusCode::kInvalidArgument, "no state {}: rule \"{}\" has {}", state, rule.name,
            rule.states);
     }
+    if (p.view[state].data == nullptr) {
+      fail(StatusCode::kInvalidArgument, "parameter \"{}\" keeps no state \"{}\" of its own format",
+           p.spec.name, rule.state[state].name);
+    }
     const nibble::backend::StepStats& of = stats[static_cast<std::size_t>(param)];
     nibble_state_error error{};
     error.state = rule.state[state].name;

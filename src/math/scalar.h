@@ -76,6 +76,12 @@ constexpr double exp(double x) {
   return series * power_of_two(n / 2) * power_of_two(n - n / 2);
 }
 
+// To float, but never to infinity: a moment that overflowed would stay infinite. NaN stays.
+constexpr float saturate(double x) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  return x > kLargest ? kLargest : static_cast<float>(x);
+}
+
 constexpr bool is_negative(float a) { return (std::bit_cast<std::uint32_t>(a) >> 31) != 0; }
 constexpr bool is_finite_bits(std::uint32_t bits) { return (bits & 0x7fffffffU) < 0x7f800000U; }
 

@@ -2,6 +2,7 @@
 // Loading all states (FORMAT.md beside this file).
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <set>
 #include <span>
 #include <string>
@@ -54,6 +55,7 @@ class Loader {
         plan_state(s);
       }
     }
+    check_states_kept();
   }
 
   // Floats that load() needs.
@@ -105,6 +107,16 @@ class Loader {
     };
     if (index < 0 || key(math::kWeights[index]) != key(own)) {
       refuse(fmt::format("weights \"{}\" were saved, this one has \"{}\"", name, own.name));
+    }
+  }
+
+  // A state that was saved and has no place here would be lost.
+  void check_states_kept() const {
+    const Json& states = object_member(*saved_, "states", where_);
+    for (const auto& [name, ignored] : states.items()) {
+      if (state_of(name) < 0) {
+        refuse(fmt::format("state \"{}\" was saved, and this one keeps none", name));
+      }
     }
   }
 
@@ -274,10 +286,14 @@ void load_states(Optimizer& optimizer, const Json& extra, const formats::Safeten
   }
   check_all_wanted(params, optimizer, directory);
   const std::int64_t step = integer_member(extra, "step", 0, Optimizer::kMaxStepCount, directory);
-  // All that can fail is done; the rest only copies and converts.
   std::vector<float> values(static_cast<std::size_t>(scratch));
+  std::deque<HostParam> on_host;
   for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
-    HostParam param(optimizer.param(i));
+    on_host.emplace_back(optimizer.param(i));
+  }
+  // All that can fail is done; the rest only copies and converts.
+  for (std::int64_t i = 0; i < optimizer.param_count(); ++i) {
+    HostParam& param = on_host[static_cast<std::size_t>(i)];
     loaders[static_cast<std::size_t>(i)].load(param.mutable_param(), values.data());
     param.write_back(optimizer.param(i));
   }

@@ -148,6 +148,10 @@ void Optimizer::make_device_step() {
     tensor.factored_row = p.factored_row;
     tensor.factored_column = p.factored_column;
   }
+  if (workspace_.bytes < workspace_bytes_) {
+    workspace_ = {};
+    workspace_ = Buffer64::of(workspace_bytes_, options_.device, "workspace of matrix rules");
+  }
   device_step_ = options_.device->make_step(tensors, device_groups(), workspace_.as<std::byte>());
   device_step_->set_step_count(step_count_);
 }
@@ -194,6 +198,12 @@ void Optimizer::bind_hyper(std::int64_t index, std::string_view name, const floa
 }
 
 StepResult Optimizer::step_on_device(const StepInput& input) {
+  const bool waits = device_step_ == nullptr || input.want_outcome || input.collect_errors;
+  if (waits && options_.device->is_capturing(input.stream)) {
+    fail(StatusCode::kWrongOrder,
+         "the first step and one with out_nonfinite, out_grad_norm or collect_errors wait for the "
+         "device, which a capture does not allow: take one before the capture");
+  }
   for (std::size_t i = 0; i < params_.size(); ++i) {
     const void* grad = params_[i].count > 0 ? input.grads[i] : nullptr;
     if (grad != device_grads_[i]) {  // known pointers were looked at before

@@ -19,8 +19,7 @@ float grad_at(const backend::StepTask& task, std::int64_t i) {
   const float grad = task.grads.is_bf16
                          ? math::bf16_to_float(static_cast<const math::bf16*>(task.grads.data)[i])
                          : static_cast<const float*>(task.grads.data)[i];
-  const float scaled = grad * task.grad_scale;
-  return task.skip_nonfinite && !std::isfinite(scaled) ? 0.0F : scaled;
+  return backend::is_skipped(task, grad) ? 0.0F : grad * task.grad_scale;
 }
 
 // Means of grad^2 + eps into the moving averages of rows; sums of columns by piece.
@@ -39,8 +38,8 @@ void add_rows(const Param& p, const backend::StepTask& task, std::int64_t piece,
       sum += square;
     }
     const double mean = sum / static_cast<double>(p.columns);
-    p.factored_row[r] = static_cast<float>(double{task.terms[Rule::kBeta2]} * p.factored_row[r] +
-                                           double{task.terms[Rule::kGain2]} * mean);
+    p.factored_row[r] = math::saturate(double{task.terms[Rule::kBeta2]} * p.factored_row[r] +
+                                       double{task.terms[Rule::kGain2]} * mean);
   }
 }
 
@@ -51,9 +50,8 @@ void add_columns(const Param& p, const backend::StepTask& task, const Scratch& s
       sum += scratch.partial[piece * p.columns + c];
     }
     const double mean = sum / static_cast<double>(p.rows);
-    p.factored_column[c] =
-        static_cast<float>(double{task.terms[Rule::kBeta2]} * p.factored_column[c] +
-                           double{task.terms[Rule::kGain2]} * mean);
+    p.factored_column[c] = math::saturate(double{task.terms[Rule::kBeta2]} * p.factored_column[c] +
+                                          double{task.terms[Rule::kGain2]} * mean);
   }
 }
 
@@ -100,7 +98,7 @@ void whole_update(const Param& p, const backend::StepTask& task, const Scratch& 
     const std::int64_t last = std::min((piece + 1) * p.range, p.count);
     for (std::int64_t i = piece * p.range; i < last; ++i) {
       const float grad = grad_at(task, i);
-      squares[i] = beta * squares[i] + gain * (grad * grad + eps);
+      squares[i] = math::saturate(beta * squares[i] + gain * (grad * grad + eps));
       scratch.update[i] = grad / std::sqrt(squares[i]);
     }
   });
@@ -167,6 +165,7 @@ void step_factored(Param& p, const backend::StepTask& task, std::byte* workspace
   last.terms = terms;
   last.grads = {scratch.update, false};
   last.grad_scale = static_cast<float>(1.0 / clip);
+  last.finite_scale = 1.0F;
   last.state[1] = {};  // done above
   run_all_ranges(p, last);
 }

@@ -44,8 +44,8 @@ double sum_of_squares(const float* x, std::int64_t n, double* leaves) {
   parallel_for(count, [&](std::int64_t i) {
     const backend::ScopedFloatEnvironment environment;
     const std::int64_t first = i * backend::kSumLeaf;
-    leaves[i] =
-        backend.sum_leaf({x, false}, first, std::min(backend::kSumLeaf, n - first)).sum_of_squares;
+    leaves[i] = backend.sum_leaf({x, false}, first, std::min(backend::kSumLeaf, n - first), 1.0F)
+                    .sum_of_squares;
   });
   return std::accumulate(leaves, leaves + count, 0.0);
 }

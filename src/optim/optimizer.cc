@@ -7,6 +7,7 @@
 #include "backend/registry.h"
 #include "core/parallel.h"
 #include "core/status.h"
+#include "formats/text_safety.h"
 #include "optim/device_step.h"
 
 namespace nibble::optim {
@@ -92,6 +93,10 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   if (names_.contains(spec.name)) {
     fail(StatusCode::kInvalidArgument, "parameter \"{}\" was added before", spec.name);
   }
+  if (!formats::is_valid_utf8(spec.name)) {  // no checkpoint could hold it
+    fail(StatusCode::kInvalidArgument, "parameter \"{}\": the name is not UTF-8",
+         formats::printable(spec.name));
+  }
   const Group& own = group(spec.group);
   const std::int64_t count = count_elements(spec);
   const FormatChoice choice = choose_formats(options_, patterns_, spec, count);
@@ -105,8 +110,8 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   Buffer64 workspace;
   const std::uint64_t wanted =
       backend::matrix_scratch_bytes(math::kRules[param.rule].kind, param.rows, param.columns);
-  if (wanted > workspace_.bytes) {
-    workspace = Buffer64::of(wanted, options_.device, "workspace of matrix rules");
+  if (options_.device == nullptr && wanted > workspace_bytes_) {
+    workspace = Buffer64::of(wanted);
   }
   make_room(ranges_, pieces);
   make_room(measured_, pieces);
@@ -132,6 +137,7 @@ std::int64_t Optimizer::add_param(ParamSpec spec) {
   if (!math::is_element_rule(math::kRules[params_.back().rule].kind)) {
     matrices_.push_back(index);
   }
+  workspace_bytes_ = std::max(workspace_bytes_, wanted);
   if (workspace.bytes > 0) {
     workspace_ = std::move(workspace);
   }
@@ -204,7 +210,7 @@ void Optimizer::bind(std::int64_t index, void* weights, float* scales) {
 }
 
 std::uint64_t Optimizer::workspace_bytes() const {
-  std::uint64_t bytes = workspace_.bytes;
+  std::uint64_t bytes = workspace_bytes_;
   for (const Param& p : params_) {
     bytes += p.next_scales.bytes + p.column_maxima.bytes;
   }

@@ -50,6 +50,13 @@ struct StepResult {
   double norm = 0.0;  // if it was asked for
 };
 
+// A Euclidean norm; the sum has a fixed tree (backend.h), so it does not depend on threads or
+// instruction set.
+struct Norm {
+  double value = 0.0;  // of the finite elements
+  std::int64_t nonfinite = 0;
+};
+
 class Optimizer {
  public:
   explicit Optimizer(Options options);
@@ -96,7 +103,7 @@ class Optimizer {
   void check_step(const StepInput& input) const;
   backend::Source grad_of(const StepInput& input, std::int64_t param) const;
   std::int64_t count_nonfinite(const StepInput& input);
-  double grad_norm(const StepInput& input, std::int64_t* nonfinite);
+  Norm grad_norm(const StepInput& input);
   void prepare_tasks(const StepInput& input, float grad_scale, bool skip_elements);
   void measure();
   void conclude_measures();
@@ -126,21 +133,17 @@ class Optimizer {
   std::vector<backend::LeafSum> sums_;
   std::vector<backend::StepStats> range_stats_;
   std::vector<backend::StepStats> stats_;
-  std::vector<float> terms_;  // by group
-  Buffer64 workspace_;
-  std::int64_t step_count_ = 0;  // while there is no device_step_
+  std::vector<float> terms_;           // by group
+  std::uint64_t workspace_bytes_ = 0;  // what the matrix rules need
+  Buffer64 workspace_;                 // on a device it is made by the first step
+  std::int64_t step_count_ = 0;        // while there is no device_step_
   // Made by the first step after parameters or where they are have changed.
   std::unique_ptr<backend::DeviceStep> device_step_;
   std::vector<const void*> device_grads_;    // null for what has no elements
   const float* device_found_inf_ = nullptr;  // the last one that was looked at
 };
 
-// The Euclidean norm of all tensors together; the sum has a fixed tree (backend.h), so it does not
-// depend on threads or instruction set. Infinity if any element is not finite.
-struct Norm {
-  double value = 0.0;
-  std::int64_t nonfinite = 0;
-};
+// Of all tensors together; the value is infinite if any element is not finite.
 Norm global_norm(const std::vector<std::pair<backend::Source, std::int64_t>>& tensors);
 
 // out[i] += x[i] * scale, in parallel.

@@ -151,6 +151,9 @@ void check_float(std::string_view name, double value) {
 void check_hyper(const math::HyperSpec& spec, double value) {
   if (value >= spec.low && value <= spec.high) {  // false for NaN
     check_float(spec.name, value);
+    if (spec.whole && value != std::floor(value)) {
+      fail(StatusCode::kInvalidArgument, "{} is {}: a whole number expected", spec.name, value);
+    }
     return;
   }
   const std::string low = fmt::format("{} <= {}", spec.low, spec.name);

@@ -110,6 +110,7 @@ void step_orthogonal(Param& p, const backend::StepTask& task, std::byte* workspa
   update.terms = terms;
   update.grads = {s.x, false};
   update.grad_scale = 1.0F;
+  update.finite_scale = 1.0F;
   update.state[0] = {};
   update.stats = nullptr;
   run_all_ranges(p, update);

@@ -40,6 +40,19 @@ void for_each(const std::vector<Range>& ranges, const Body& body) {
   });
 }
 
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+
+Norm norm_of(const std::vector<backend::LeafSum>& sums) {
+  Norm out;
+  double total = 0.0;
+  for (const backend::LeafSum& sum : sums) {
+    total += sum.sum_of_squares;
+    out.nonfinite += sum.nonfinite;
+  }
+  out.value = std::sqrt(total);
+  return out;
+}
+
 }  // namespace
 
 void Optimizer::check_step(const StepInput& input) const {
@@ -95,25 +108,17 @@ std::int64_t Optimizer::count_nonfinite(const StepInput& input) {
   return count;
 }
 
-double Optimizer::grad_norm(const StepInput& input, std::int64_t* nonfinite) {
+Norm Optimizer::grad_norm(const StepInput& input) {
   const backend::Backend& backend = backend::active_backend();
   for_each(leaves_, [&](std::size_t i, const Range& leaf) {
     const backend::Source grad = grad_of(input, leaf.param);
     sums_[i] = {};
     if (grad.data != nullptr) {
-      sums_[i] = backend.sum_leaf(grad, leaf.first, leaf.last - leaf.first);
+      sums_[i] = backend.sum_leaf(grad, leaf.first, leaf.last - leaf.first,
+                                  static_cast<float>(input.grad_scale));
     }
   });
-  double total = 0.0;
-  *nonfinite = 0;
-  for (const backend::LeafSum& sum : sums_) {
-    total += sum.sum_of_squares;
-    *nonfinite += sum.nonfinite;
-  }
-  const bool skips = options_.nonfinite == Nonfinite::kSkipElement;  // the others are clipped
-  return *nonfinite > 0 && !skips
-             ? std::numeric_limits<double>::infinity()
-             : std::sqrt(total) * std::abs(double{static_cast<float>(input.grad_scale)});
+  return norm_of(sums_);
 }
 
 StepResult Optimizer::step(const StepInput& input) {
@@ -125,16 +130,14 @@ StepResult Optimizer::step(const StepInput& input) {
   StepResult result;
   const Nonfinite policy = options_.nonfinite;
   auto scale = static_cast<float>(input.grad_scale);
-  bool known_finite = input.grads_are_finite;
   if (input.want_norm || input.max_norm > 0) {
-    result.norm = grad_norm(input, &result.nonfinite);
-    // If all of them together are in a float's range, each of them is.
-    known_finite = known_finite || result.norm < double{std::numeric_limits<float>::max()};
-    if (input.max_norm > 0 && std::isfinite(result.norm)) {
-      scale *= backend::clip_scale(result.norm, input.max_norm);
+    const Norm norm = grad_norm(input);
+    result.nonfinite = norm.nonfinite;
+    result.norm = norm.nonfinite > 0 && policy != Nonfinite::kSkipElement ? kInfinite : norm.value;
+    if (input.max_norm > 0) {
+      scale *= backend::clip_scale(norm.value, input.max_norm);
     }
-  }
-  if (!known_finite && policy != Nonfinite::kPropagate) {
+  } else if (!input.grads_are_finite && policy != Nonfinite::kPropagate) {
     result.nonfinite = count_nonfinite(input);
   }
   result.taken = !input.found_inf && !(result.nonfinite > 0 && policy == Nonfinite::kSkipStep);
@@ -183,6 +186,7 @@ void Optimizer::prepare_tasks(const StepInput& input, float grad_scale, bool ski
     task.columns = p.columns;
     task.terms = terms_.data() + group * math::kMaxTerms;
     task.grad_scale = grad_scale;
+    task.finite_scale = static_cast<float>(input.grad_scale);
     task.keep = static_cast<float>(1.0 - groups_[group].hyper[math::kLearningRate] * decay);
     task.decay = static_cast<float>(decay);
     task.rounding = rounding_of(mode_);
@@ -309,16 +313,11 @@ Norm global_norm(const std::vector<std::pair<backend::Source, std::int64_t>>& te
   const backend::Backend& backend = backend::active_backend();
   std::vector<backend::LeafSum> sums(leaves.size());
   for_each(leaves, [&](std::size_t i, const Leaf& leaf) {
-    sums[i] = backend.sum_leaf(leaf.x, leaf.first, leaf.last - leaf.first);
+    sums[i] = backend.sum_leaf(leaf.x, leaf.first, leaf.last - leaf.first, 1.0F);
   });
   const backend::ScopedFloatEnvironment environment;
-  Norm out;
-  double total = 0.0;
-  for (const backend::LeafSum& sum : sums) {
-    total += sum.sum_of_squares;
-    out.nonfinite += sum.nonfinite;
-  }
-  out.value = out.nonfinite > 0 ? std::numeric_limits<double>::infinity() : std::sqrt(total);
+  Norm out = norm_of(sums);
+  out.value = out.nonfinite > 0 ? kInfinite : out.value;
   return out;
 }
 

@@ -157,6 +157,15 @@ TEST_F(UsedOptimizer, RefusesBadHyperParameters) {
     refused(nibble_optimizer_set_group_hyper(opt(), 0, "beta1", bad), NIBBLE_INVALID_ARGUMENT,
             "beta1 is ");
   }
+  for (const auto& [rule, name, part] :
+       {std::tuple{"muon", "ns_steps", 5.5}, {"sgd", "nesterov", 0.5}}) {
+    const nibble_hyper hypers[] = {{name, part}};
+    auto group = api::make<nibble_group_desc>();
+    group.rule = rule, group.hypers = hypers, group.n_hypers = 1;
+    std::int64_t index = -1;
+    refused(nibble_optimizer_add_group(opt(), &group, &index), NIBBLE_INVALID_ARGUMENT,
+            "a whole number expected");
+  }
   refused(nibble_optimizer_set_hyper(opt(), "beta2", 1), NIBBLE_INVALID_ARGUMENT, "beta2 is 1: 0");
   refused(nibble_optimizer_set_hyper(opt(), "momentum", 0.5), NIBBLE_INVALID_ARGUMENT,
           "unknown hyper-parameter \"momentum\"; rule \"adamw\"");

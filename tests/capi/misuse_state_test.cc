@@ -153,14 +153,40 @@ TEST_F(UsedOptimizer, SaveAndLoadArguments) {
   refused(nibble_optimizer_load(opt(), ""), NIBBLE_IO, "manifest.json");
 }
 
-TEST(MisuseOfSave, NamesThatAFileCannotHold) {
-  const TemporaryDirectory directory;
-  const std::string path = (directory.path() / "states").string();
-  api::Optimizer opt(adamw_desc("int8"));
-  float weights[64] = {};
-  opt.add("not \xff UTF-8", {64}, weights);
-  expect_failure(nibble_optimizer_save(opt.get(), path.c_str()), NIBBLE_INVALID_ARGUMENT, "UTF-8");
-  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+// Refused before anything is trained that no file could hold.
+TEST_F(UsedOptimizer, RefusesNamesThatAFileCannotHold) {
+  auto param = api::make<nibble_param_desc>();
+  const std::int64_t shape[] = {64};
+  param.name = "not \xff UTF-8", param.n_dims = 1, param.shape = shape;
+  refused(nibble_optimizer_add_param(opt(), &param, nullptr, nullptr), NIBBLE_INVALID_ARGUMENT,
+          "\"not \\xff UTF-8\": the name is not UTF-8");
+}
+
+TEST(MisuseOfStateErrors, OfStatesThatAreNotKept) {
+  struct Case {
+    const char* rule;
+    const char* off;
+    std::int64_t state;
+    const char* name;
+  };
+  for (const Case& c :
+       {Case{"sgd", "momentum", 0, "momentum_buffer"}, Case{"adafactor", "beta1", 0, "exp_avg"},
+        Case{"adafactor", "beta1", 1, "exp_avg_sq"}}) {
+    const nibble_hyper hypers[] = {{c.off, 0}};
+    auto desc = api::make<nibble_optimizer_desc>();
+    desc.rule = c.rule, desc.state_format = "fp32", desc.hypers = hypers, desc.n_hypers = 1;
+    std::vector<float> weights(64, 1.0F);
+    const std::vector<float> grads(64, 0.5F);
+    api::Optimizer opt(desc);
+    opt.add("w", {8, 8}, weights.data());
+    const void* pointers[] = {grads.data()};
+    auto step = api::make<nibble_step_desc>();
+    step.grads = pointers, step.n_grads = 1, step.collect_errors = 1;
+    opt.step(step);
+    auto error = api::make<nibble_state_error>();
+    expect_failure(nibble_optimizer_state_error(opt.get(), 0, c.state, &error),
+                   NIBBLE_INVALID_ARGUMENT, std::string("keeps no state \"") + c.name);
+  }
 }
 
 }  // namespace

@@ -4,6 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstring>
+#include <limits>
+
 #include "cuda_host/control.h"
 #include "support/tensor_case.h"
 
@@ -38,6 +41,7 @@ class OnDevice {
   float* floats() const { return static_cast<float*>(get()); }
   void write(const void* from) {
     expect_cuda(cudaMemcpy(get(), from, bytes_, cudaMemcpyHostToDevice));
+    expect_cuda(cudaDeviceSynchronize());  // pageable memory may only have been staged
   }
   template <class T = std::uint8_t>
   std::vector<T> read() const {
@@ -55,6 +59,19 @@ class OnDevice {
   void* memory_ = nullptr;
   std::size_t bytes_ = 0, offset_ = 0;
 };
+
+// Floats with every NaN the same: which bits one has differs between processors.
+inline std::vector<std::uint8_t> without_nan_bits(std::vector<std::uint8_t> bytes) {
+  for (std::size_t i = 0; i + sizeof(float) <= bytes.size(); i += sizeof(float)) {
+    float value = 0;
+    std::memcpy(&value, bytes.data() + i, sizeof(value));
+    if (value != value) {
+      value = std::numeric_limits<float>::quiet_NaN();
+      std::memcpy(bytes.data() + i, &value, sizeof(value));
+    }
+  }
+  return bytes;
+}
 
 class DeviceRun {
  public:
@@ -126,7 +143,8 @@ class DeviceTest : public ::testing::Test {
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
       GTEST_SKIP() << "no CUDA device";
     }
-    cuda_host::settings() = {};
+    static const cuda_host::Settings from_environment = cuda_host::settings();
+    cuda_host::settings() = from_environment;
     cuda_host::reset();
   }
 };

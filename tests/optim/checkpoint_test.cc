@@ -238,6 +238,28 @@ TEST_F(Checkpoints, WhatDoesNotFitIsRefusedByName) {
   refused(vector, factored, NIBBLE_INVALID_ARGUMENT, {factored, "\"second\"", "\"exp_avg_sq\""});
 }
 
+// A state that has no place in the loading optimizer is not dropped.
+TEST_F(Checkpoints, NoSavedStateIsLost) {
+  const auto with = [&](double momentum) {
+    auto desc = api::make<nibble_optimizer_desc>();
+    const nibble_hyper hypers[] = {{"momentum", momentum}};
+    desc.rule = "sgd", desc.hypers = hypers, desc.n_hypers = 1;
+    return OneTensor(desc, std::vector<float>(300, 1.0F));
+  };
+  const auto grad = make_input("normal", 300);
+  OneTensor heavy = with(0.9);
+  OneTensor light = with(0);
+  heavy.step(grad.data());
+  light.step(grad.data());
+  const std::string path = (directory_.path() / "heavy").string();
+  heavy.optimizer.save(path);
+  expect_failure(nibble_optimizer_load(light.optimizer.get(), path.c_str()),
+                 NIBBLE_INVALID_ARGUMENT, "state \"momentum_buffer\" was saved");
+  light.optimizer.save(path + " light");
+  expect_failure(nibble_optimizer_load(heavy.optimizer.get(), (path + " light").c_str()),
+                 NIBBLE_INVALID_ARGUMENT, "state \"momentum_buffer\" was not saved");
+}
+
 TEST_F(Checkpoints, EveryFlippedByteIsFound) {
   const std::string path = saved({.format = "int4"});
   Run run(Layout{});

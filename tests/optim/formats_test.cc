@@ -143,7 +143,7 @@ TEST(Formats, ErrorIsBoundedForEveryElement) {
                 map.end());
       std::sort(map.begin(), map.end());
       for (const char* input : kInputNames) {
-        for (std::size_t n = 1; n <= 257; n += n < 20 ? 1 : 13) {
+        for (std::size_t n = 1; n <= 257; ++n) {
           auto x = make_input(input, n, n);
           for (float& v : x) {
             v = c.is_signed ? v : std::abs(v);
@@ -255,6 +255,15 @@ TEST(Formats, PeersTies) {
   const FormatCase c{"int8", true, false, 256};
   EXPECT_EQ(round_trip(desc_of(c, 0, "bnb-cuda"), {1.0F, -1e-9F, 1e-9F, -0.0F}).codes,
             (std::vector<std::uint8_t>{255, 126, 127, 126}));
+  // Where codes are no ranks, the sign's correction is still one of values.
+  for (const char* format : {"fp8", "fp4", "nf4", "int4"}) {
+    const FormatCase other{format, true, false, 64};
+    const Quantised q = round_trip(desc_of(other, 0, "bnb-cuda"), {1.0F, -1e-9F, 0.5F, -0.5F});
+    EXPECT_EQ(q.back[0], 1.0F) << format;
+    EXPECT_TRUE(q.back[1] <= 0.0F && q.back[1] >= -0.2F) << format << " " << q.back[1];
+    EXPECT_NEAR(q.back[2], 0.5F, 0.13F) << format;
+    EXPECT_NEAR(q.back[3], -0.5F, 0.13F) << format;
+  }
   EXPECT_EQ(round_trip(desc_of(c, 0, "torchao"), {1e-14F, 0.0F}).scales[0], 1e-12F);
 }
 

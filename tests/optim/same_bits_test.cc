@@ -160,6 +160,43 @@ TEST(SameBits, WhateverTheCallersFloatingPointEnvironment) {
   }
 }
 
+// The same, of what is no step.
+TEST(SameBits, OfConversionsWhateverTheEnvironment) {
+  const TemporaryDirectory directory;
+  const std::string path = (directory.path() / "rank1").string();
+  TensorCase setup;
+  setup.format = "int4_rank1", setup.rows = 50;
+  CaseRun source(setup, make_input("normal", 5000));
+  source.step(make_input("normal", 5000, 1));
+  source.optimizer().save(path);
+  setup.format = "fp32";
+  auto quantize = api::make<nibble_quantize_desc>();
+  quantize.format = "int8", quantize.is_signed = 1;
+  std::vector<std::vector<std::uint8_t>> loaded[2];
+  std::vector<float> scales[2];
+  for (const bool is_odd : {false, true}) {
+    CaseRun run(setup, make_input("normal", 5000));
+    scales[is_odd] = make_input("normal", 1000, 3);
+    std::vector<std::uint8_t> codes(1000);
+    float nested[4] = {};
+    float offset = 0;
+    const unsigned saved = _mm_getcsr();
+    _mm_setcsr(is_odd ? saved | 0x8040U | 0x4000U : saved);
+    const nibble_status load = nibble_optimizer_load(run.optimizer().get(), path.c_str());
+    const nibble_status compress = nibble_compress_scales(&quantize, scales[is_odd].data(), 1000,
+                                                          codes.data(), nested, &offset);
+    const nibble_status expand =
+        nibble_expand_scales(&quantize, codes.data(), nested, &offset, 1000, scales[is_odd].data());
+    _mm_setcsr(saved);
+    EXPECT_EQ(load, NIBBLE_OK);
+    EXPECT_EQ(compress, NIBBLE_OK);
+    EXPECT_EQ(expand, NIBBLE_OK);
+    loaded[is_odd] = run.bytes();
+  }
+  EXPECT_TRUE(loaded[0] == loaded[1]);
+  EXPECT_TRUE(scales[0] == scales[1]);
+}
+
 TEST(SameBits, AfterSaveAndLoadOfEveryRuleAndFormat) {
   for (const TensorCase& setup : all_cases(10)) {
     const std::size_t n = 5010;

@@ -103,6 +103,76 @@ TEST(Clipping, OfSkippedElementsIsByTheNormOfTheOthers) {
   }
 }
 
+// What is not finite once it is scaled is skipped, whatever clipping would make of it; and it does
+// not clip the others.
+TEST(Clipping, OfWhatOverflowsWhenScaled) {
+  auto desc = desc_of("fp32");
+  desc.rule = "sgd", desc.beta1 = 0, desc.learning_rate = 1;
+  desc.nonfinite = NIBBLE_NONFINITE_SKIP_ELEMENT;
+  std::vector<float> grad(8, 0.5F);
+  grad[0] = 1e38F;
+  OneTensor run(desc, std::vector<float>(8, 1.0F));
+  const void* grads[] = {grad.data()};
+  double norm = 0;
+  std::int64_t bad = 0;
+  auto step = api::make<nibble_step_desc>();
+  step.grads = grads, step.n_grads = 1, step.grad_scale = 10, step.max_grad_norm = 1;
+  step.out_grad_norm = &norm, step.out_nonfinite = &bad;
+  ASSERT_TRUE(run.optimizer.step(step));
+  EXPECT_EQ(bad, 1);
+  EXPECT_NEAR(norm, 5 * std::sqrt(7.0), 1e-6);
+  EXPECT_EQ(run.weights[0], 1.0F);
+  for (std::size_t i = 1; i < 8; ++i) {
+    EXPECT_NEAR(run.weights[i], 1 - 1 / std::sqrt(7.0), 1e-6) << i;
+  }
+}
+
+TEST(Clipping, OfPropagatedNonFiniteGradients) {
+  auto desc = desc_of("fp32");
+  desc.rule = "sgd", desc.beta1 = 0, desc.learning_rate = 1;
+  desc.nonfinite = NIBBLE_NONFINITE_PROPAGATE;
+  std::vector<float> grad(8, 100.0F);
+  grad[0] = NAN;
+  OneTensor run(desc, std::vector<float>(8, 0.0F));
+  const void* grads[] = {grad.data()};
+  double norm = 0;
+  auto step = api::make<nibble_step_desc>();
+  step.grads = grads, step.n_grads = 1, step.max_grad_norm = 1, step.out_grad_norm = &norm;
+  ASSERT_TRUE(run.optimizer.step(step));
+  EXPECT_TRUE(std::isinf(norm));
+  EXPECT_TRUE(std::isnan(run.weights[0]));
+  for (std::size_t i = 1; i < 8; ++i) {
+    EXPECT_NEAR(run.weights[i], -1 / std::sqrt(7.0), 1e-6) << i;
+  }
+}
+
+// A finite gradient whose square overflows must not stay in the moments for ever.
+TEST(Steps, AdafactorOutlivesAnOverflow) {
+  for (const std::int64_t rows : {0, 16}) {
+    auto desc = api::make<nibble_optimizer_desc>();
+    desc.rule = "adafactor", desc.state_format = "fp32", desc.learning_rate = 0.1;
+    OneTensor run(desc, std::vector<float>(256, 1.0F), rows);
+    std::vector<float> grad(256, 1.0F);
+    grad[77] = 1.5e20F;
+    ASSERT_TRUE(run.step(grad.data()));
+    grad[77] = 1.0F;
+    const auto before = run.weights;
+    for (int t = 0; t < 200; ++t) {
+      ASSERT_TRUE(run.step(grad.data()));
+    }
+    for (std::size_t i = 0; i < 256; ++i) {
+      EXPECT_TRUE(std::isfinite(run.weights[i])) << i;
+    }
+    EXPECT_LT(run.weights[0], before[0]);
+    for (std::int64_t s = 0; s < run.optimizer.info(0).n_states; ++s) {
+      const nibble_state_info moments = run.optimizer.state(0, s);
+      for (std::int64_t i = 0; i < moments.count; ++i) {  // they forget
+        EXPECT_LT(static_cast<const float*>(moments.data)[i], 1e35F) << moments.name << " " << i;
+      }
+    }
+  }
+}
+
 TEST(Steps, FoundInfAndNonFiniteAreNotTaken) {
   OneTensor run(desc_of("int8"), make_input("normal", 5000, 50));
   const auto before = run.weights;

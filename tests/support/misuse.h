@@ -74,7 +74,8 @@ inline constexpr std::size_t kFirstSize<nibble_quantize_desc> = offsetof(nibble_
 template <class T, class Call>
 void expect_sizes_checked(const T& good, const Call& call) {
   for (const std::uint32_t size :
-       {0U, 4U, static_cast<std::uint32_t>(kFirstSize<T>) - 1, 1U << 20, UINT32_MAX}) {
+       {0U, 4U, static_cast<std::uint32_t>(kFirstSize<T>) - 1,
+        static_cast<std::uint32_t>(sizeof(T)) - 4, 1U << 20, UINT32_MAX}) {
     T desc = good;
     desc.struct_size = size;
     expect_failure(call(&desc), NIBBLE_INVALID_ARGUMENT, "struct_size is " + std::to_string(size));

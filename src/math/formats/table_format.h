@@ -135,13 +135,14 @@ struct TableFormat {
 
  private:
   // bitsandbytes' sign fix: a signed value whose code has the other sign (zero counts as positive)
-  // moves one code towards its own.
+  // moves one value towards its own (as a byte, or half of one, that may go round).
   static constexpr std::uint8_t with_sign_of(const CodeMap& map, float x, int rank) {
     const std::uint8_t code = map.code[static_cast<std::size_t>(rank)];
     if (!map.is_signed || is_negative(map.value[code]) == is_negative(x)) {
       return code;
     }
-    return static_cast<std::uint8_t>(code + (x > 0.0F ? 1 : -1));
+    const int moved = (rank + (x > 0.0F ? 1 : -1)) & (kBits == 8 ? 255 : 15);
+    return map.code[static_cast<std::size_t>(moved)];
   }
 };
 

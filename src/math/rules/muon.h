@@ -20,7 +20,7 @@ struct Muon {
   static constexpr math::HyperSpec kHyper[] = {
       math::learning_rate_spec(2e-2),    math::weight_decay_spec(),
       math::beta_spec("momentum", 0.95), math::switch_spec("nesterov", 1),
-      {"ns_steps", 5, 1, 100},           math::eps_spec(1e-7),
+      {"ns_steps", 5, 1, 100, true},     math::eps_spec(1e-7),
       math::switch_spec("match_rms", 0)};
 
   enum Term { kMinusStep, kMomentum, kGain, kOwn, kAhead, kEps, kIterations, kLikeAdam, kTerms };

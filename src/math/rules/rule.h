@@ -36,6 +36,7 @@ struct HyperSpec {
   double value = 0;  // the default
   double low = 0;
   double high = 0;
+  bool whole = false;  // no fractions
 };
 inline constexpr double kAnyFinite = std::numeric_limits<double>::max();
 inline constexpr double kBelowOne = 1.0 - std::numeric_limits<double>::epsilon() / 2;
@@ -53,7 +54,9 @@ constexpr HyperSpec beta_spec(const char* name, double value) {
   return {name, value, 0, kBelowOne};
 }
 constexpr HyperSpec eps_spec(double value) { return {"eps", value, 0, kAnyFinite}; }
-constexpr HyperSpec switch_spec(const char* name, double value) { return {name, value, 0, 1}; }
+constexpr HyperSpec switch_spec(const char* name, double value) {
+  return {name, value, 0, 1, true};
+}
 
 struct StateSpec {
   const char* name = nullptr;  // also the key in checkpoints

@@ -173,7 +173,11 @@ class Handle:
 def count_nonfinite(tensors):
     """How many elements of these float32 and bfloat16 tensors are NaN or infinite."""
     on_host = [t for t in tensors if t.device.type == "cpu"]
-    elsewhere = sum(int((~torch.isfinite(t)).sum()) for t in tensors if t.device.type != "cpu")
+    by_device = {}  # counts stay on the device: one wait for each
+    for t in tensors:
+        if t.device.type != "cpu":
+            by_device.setdefault(t.device, []).append((~torch.isfinite(t)).sum())
+    elsewhere = sum(int(torch.stack(counts).sum()) for counts in by_device.values())
     tensors, n = on_host, len(on_host)
     found, norm = c_int64(), ctypes.c_double()
     call.nibble_global_norm(

@@ -9,6 +9,7 @@ import torch
 # (half for 4 bits). scales: float32 [blocks] or None. map: float32 values by code or None.
 Foreign = namedtuple("Foreign", "format codes scales map block")
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _BNB_WRAPPED = "__bnb_optimizer_quant_state__"
 _HYPERS = ("lr", "initial_lr", "betas", "eps", "weight_decay", "alpha", "momentum", "dampening",
            "nesterov", "lr_decay", "maximize")
@@ -27,11 +28,15 @@ def plain(tensor):
 
 
 def check_fits(foreign, count, what):
-    """ValueError unless codes, scales and map are as many as `count` elements need."""
+    """ValueError unless codes, scales and map are what `count` elements need."""
     def expect(array, number, part):
         if array.numel() != number:
             raise ValueError("%s has %d %s, %d expected" % (what, array.numel(), part, number))
 
+    wanted = _DTYPES.get(foreign.format)
+    if foreign.codes.dtype is not wanted if wanted else foreign.codes.element_size() != 1:
+        raise ValueError("%s has codes of %s, %s expected"
+                         % (what, foreign.codes.dtype, wanted or "bytes"))
     four_bits = foreign.format == "int4"
     expect(foreign.codes, (count + 1) // 2 if four_bits else count, "elements or bytes of codes")
     if foreign.map is not None:
