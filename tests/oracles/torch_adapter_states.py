@@ -104,6 +104,13 @@ def round_trips():
     bad = copy.deepcopy(kept)
     bad["state"][4]["exp_avg"] = torch.zeros(2)
     refused("a state of the wrong size", lambda: fresh.load_state_dict(bad), "'param.4'")
+    full = parameters()
+    plain = nibble_torch.AdamW(full)
+    run(plain, full, 0, 1)
+    narrow = copy.deepcopy(plain.state_dict())
+    narrow["state"][0]["exp_avg"] = narrow["state"][0]["exp_avg"].half()
+    refused("fp32 states that were cast to half", lambda: fresh.load_state_dict(narrow),
+            "codes of torch.float16, torch.float32 expected")
     refused("another rule", lambda: nibble_torch.Lion8bit(parameters()).load_state_dict(kept),
             "rule 'adamw'")
     refused("groups of other sizes", lambda: nibble_torch.AdamW8bit(parameters()[1:])
