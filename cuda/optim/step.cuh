@@ -111,10 +111,11 @@ __device__ void take_step(const StepArgs& args, const Tensor& tensor, Lane at, f
 // Thread blocks that a multiprocessor is to hold: two, which leaves 64 registers a thread; the
 // larger kernels need more.
 template <class Rule, class Format>
-inline constexpr int kBlocksHeld = Rule::kStates > 2 || std::is_same_v<Format, AnyFormat> ||
-                                           std::is_same_v<Format, math::Int4Rank1>
-                                       ? 1
-                                       : 2;
+inline constexpr int kBlocksHeld =
+    Rule::kStates > 2 || Rule::kKind == math::RuleKind::kTrustRatio ||
+            std::is_same_v<Format, AnyFormat> || std::is_same_v<Format, math::Int4Rank1>
+        ? 1
+        : 2;
 
 template <class Rule, class Format>
 __global__ void __launch_bounds__(kThreads, (kBlocksHeld<Rule, Format>))
