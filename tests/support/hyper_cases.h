@@ -20,7 +20,8 @@ inline double off_default(const math::HyperSpec& spec) {
   if (std::string(spec.name).rfind("eps", 0) == 0) {
     return 2;
   }
-  return spec.value == 0 ? 0.5 : std::max(spec.low, spec.value / 2);
+  const double half = spec.whole ? std::floor(spec.value / 2) : spec.value / 2;
+  return spec.value == 0 ? 0.5 : std::max(spec.low, half);
 }
 
 // What makes a hyper-parameter of a rule take part.
