@@ -234,7 +234,7 @@ if [[ -n $full ]]; then
   check "clang-tidy" tidy
   # Not again what is long and runs on one thread.
   one_thread='GoldenLora|GoldenTraj|Import|^Rules|Gradient|SameBits.(Every|After|The|Whatever)'
-  one_thread+='|AnotherFormatOrBlock'
+  one_thread+='|AnotherFormatOrBlock|conformance.random'
   build_and_test tsan -LE 'package|heavy' -E "$one_thread"
   build_and_test clang -LE 'package|heavy|cli|cuda_host' -E "$one_thread"
   for program in build/clang/tests/fuzz/*_fuzz; do
