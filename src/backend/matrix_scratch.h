@@ -30,13 +30,15 @@ struct FactoredScratch {
     out.rows_in_piece = std::max<std::int64_t>(1, kPieceElements / columns);
     out.pieces = math::block_count(rows, out.rows_in_piece);
     out.leaves = math::block_count(rows * columns, kSumLeaf);
-    out.partial = reinterpret_cast<double*>(at);
-    out.sums = out.partial + out.pieces * columns;
-    out.update = reinterpret_cast<float*>(out.sums + out.leaves);
-    out.row_factor = out.update + rows * columns;
-    out.column_factor = out.row_factor + rows;
     out.bytes = static_cast<std::uint64_t>((out.pieces * columns + out.leaves) * 8 +
                                            (rows * columns + rows + columns) * 4);
+    if (at != nullptr) {
+      out.partial = reinterpret_cast<double*>(at);
+      out.sums = out.partial + out.pieces * columns;
+      out.update = reinterpret_cast<float*>(out.sums + out.leaves);
+      out.row_factor = out.update + rows * columns;
+      out.column_factor = out.row_factor + rows;
+    }
     return out;
   }
 };
@@ -55,12 +57,14 @@ struct OrthogonalScratch {
     const std::int64_t count = rows * columns;
     const std::int64_t m = std::min(rows, columns);
     out.leaves = math::block_count(count, kSumLeaf);
-    out.sums = reinterpret_cast<double*>(at);
-    out.x = reinterpret_cast<float*>(out.sums + out.leaves);
-    out.other = out.x + count;
-    out.gram = out.other + count;
-    out.square = out.gram + m * m;
     out.bytes = static_cast<std::uint64_t>(out.leaves * 8 + (2 * count + 2 * m * m) * 4);
+    if (at != nullptr) {
+      out.sums = reinterpret_cast<double*>(at);
+      out.x = reinterpret_cast<float*>(out.sums + out.leaves);
+      out.other = out.x + count;
+      out.gram = out.other + count;
+      out.square = out.gram + m * m;
+    }
     return out;
   }
 };
