@@ -37,33 +37,43 @@ TEST_F(DeviceSteps, NormsAndClippingAreTheHosts) {
   }
 }
 
+void expect_same_with_nonfinite(std::uint32_t policy, double max_norm) {
+  TensorCase setup;
+  setup.nonfinite = policy;
+  CaseRun host(setup, make_input("normal", kCount));
+  DeviceRun device(setup, make_input("normal", kCount));
+  for (int t = 1; t <= 3; ++t) {
+    auto grad = make_input("normal", kCount, static_cast<std::uint64_t>(t));
+    if (t == 2) {
+      grad[7] = std::numeric_limits<float>::quiet_NaN();
+      grad[kCount - 1] = -std::numeric_limits<float>::infinity();
+    }
+    std::int64_t nonfinite = -1;
+    const void* grads[] = {grad.data()};
+    auto desc = step_desc();
+    desc.max_grad_norm = max_norm;
+    desc.grads = grads, desc.n_grads = 1, desc.grad_scale = 0.5;
+    const bool on_host = host.optimizer().step(desc);
+    desc.out_nonfinite = &nonfinite;
+    EXPECT_EQ(device.step(grad, 0.5, desc), on_host);
+    const bool looked = policy != NIBBLE_NONFINITE_PROPAGATE || max_norm > 0;
+    EXPECT_EQ(nonfinite, t == 2 && looked ? 2 : 0);
+  }
+  EXPECT_EQ(host.optimizer().step_count(), device.optimizer().step_count());
+  const auto host_bytes = host.bytes();
+  const auto device_bytes = device.bytes();
+  ASSERT_EQ(host_bytes.size(), device_bytes.size());
+  for (std::size_t i = 0; i < host_bytes.size(); ++i) {
+    EXPECT_TRUE(without_nan_bits(host_bytes[i]) == without_nan_bits(device_bytes[i]))
+        << policy << " " << max_norm;
+  }
+}
+
 TEST_F(DeviceSteps, NonFiniteGradientsUnderEachPolicy) {
   for (const auto policy :
        {NIBBLE_NONFINITE_SKIP_STEP, NIBBLE_NONFINITE_SKIP_ELEMENT, NIBBLE_NONFINITE_PROPAGATE}) {
-    TensorCase setup;
-    setup.nonfinite = static_cast<std::uint32_t>(policy);
-    CaseRun host(setup, make_input("normal", kCount));
-    DeviceRun device(setup, make_input("normal", kCount));
-    for (int t = 1; t <= 3; ++t) {
-      auto grad = make_input("normal", kCount, static_cast<std::uint64_t>(t));
-      if (t == 2) {
-        grad[7] = std::numeric_limits<float>::quiet_NaN();
-        grad[kCount - 1] = -std::numeric_limits<float>::infinity();
-      }
-      const bool on_host = host.step(grad);
-      std::int64_t nonfinite = -1;
-      auto desc = step_desc();
-      desc.out_nonfinite = &nonfinite;
-      EXPECT_EQ(device.step(grad, 0.5, desc), on_host);
-      const bool looked = policy != NIBBLE_NONFINITE_PROPAGATE;
-      EXPECT_EQ(nonfinite, t == 2 && looked ? 2 : 0);
-    }
-    EXPECT_EQ(host.optimizer().step_count(), device.optimizer().step_count());
-    const auto host_bytes = host.bytes();
-    const auto device_bytes = device.bytes();
-    ASSERT_EQ(host_bytes.size(), device_bytes.size());
-    for (std::size_t i = 0; i < host_bytes.size(); ++i) {
-      EXPECT_TRUE(without_nan_bits(host_bytes[i]) == without_nan_bits(device_bytes[i])) << policy;
+    for (const double max_norm : {0.0, 0.5}) {
+      expect_same_with_nonfinite(static_cast<std::uint32_t>(policy), max_norm);
     }
   }
 }
