@@ -92,7 +92,8 @@ void decode_state(const StepTask& task, int s, bool is_signed, std::int64_t begi
       out[i] = math::Int4Rank1::decode_at(nibble_at(codes, i), by.row[r], by.column[c]);
     });
   } else {
-    format.decode(is_signed, codes, view.scale + begin / task.block, n, out);
+    format.decode(is_signed, codes,
+                  view.scale != nullptr ? view.scale + begin / task.block : nullptr, n, out);
   }
 }
 
