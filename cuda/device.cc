@@ -99,11 +99,11 @@ class CudaDevice final : public backend::Device {
     return status != cudaStreamCaptureStatusNone;
   }
 
-  std::unique_ptr<backend::DeviceStep> make_step(const std::vector<backend::DeviceTensor>& tensors,
-                                                 const std::vector<backend::DeviceGroup>& groups,
-                                                 std::byte* workspace) override {
+  std::unique_ptr<backend::DeviceStep> make_step(
+      const std::vector<backend::DeviceTensor>& tensors,
+      const std::vector<backend::DeviceGroup>& groups) override {
     const ScopedDevice current(index_);
-    return make_cuda_step(*this, index_, tensors, groups, workspace);
+    return make_cuda_step(*this, index_, tensors, groups);
   }
 
   void quantize(const float* x, std::int64_t n, std::int64_t block, int format, bool is_signed,

@@ -17,10 +17,9 @@ namespace {
 class CudaStep final : public backend::DeviceStep {
  public:
   CudaStep(backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
-           const std::vector<backend::DeviceGroup>& groups, std::byte* workspace)
+           const std::vector<backend::DeviceGroup>& groups)
       : device_(device),
         index_(index),
-        workspace_(workspace),
         tables_(device, tensors, groups),
         args_(tables_.args()),
         grads_(tensors.size(), nullptr) {}
@@ -160,13 +159,12 @@ class CudaStep final : public backend::DeviceStep {
       check(launch_finish_rank1(args_, tables_.rank1(), tables_.rank1_count(), stream), "step");
     }
     for (const Matrix& matrix : tables_.matrices()) {
-      check(launch_matrix(matrix, args_, workspace_, stats, stream), "matrix step");
+      check(launch_matrix(matrix, args_, tables_.workspace(), stats, stream), "matrix step");
     }
   }
 
   backend::Device& device_;
   int index_;
-  std::byte* workspace_;
   Tables tables_;
   StepArgs args_;
   std::vector<const void*> grads_;  // as the device's table has them
@@ -180,8 +178,8 @@ class CudaStep final : public backend::DeviceStep {
 
 std::unique_ptr<backend::DeviceStep> make_cuda_step(
     backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
-    const std::vector<backend::DeviceGroup>& groups, std::byte* workspace) {
-  return std::make_unique<CudaStep>(device, index, tensors, groups, workspace);
+    const std::vector<backend::DeviceGroup>& groups) {
+  return std::make_unique<CudaStep>(device, index, tensors, groups);
 }
 
 }  // namespace nibble::cuda

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -12,6 +11,6 @@ namespace nibble::cuda {
 // backend::Device::make_step of the device of that index, which must outlive the step.
 std::unique_ptr<backend::DeviceStep> make_cuda_step(
     backend::Device& device, int index, const std::vector<backend::DeviceTensor>& tensors,
-    const std::vector<backend::DeviceGroup>& groups, std::byte* workspace);
+    const std::vector<backend::DeviceGroup>& groups);
 
 }  // namespace nibble::cuda

@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+#include "backend/matrix_scratch.h"
+
 namespace nibble::cuda {
 namespace {
 
@@ -64,6 +66,7 @@ Tables::Tables(backend::Device& device, std::vector<backend::DeviceTensor> param
   make_chunks(device);
   make_leaves(device);
   make_lists(device);
+  make_workspace(device);
   std::vector<Group> table;
   for (const backend::DeviceGroup& group : groups) {
     table.push_back(group_of(group));
@@ -200,6 +203,16 @@ void Tables::make_lists(backend::Device& device) {
   rank1_count_ = size(rank1);
   trusted_ = upload(device, trusted, kOfTensors);
   rank1_ = upload(device, rank1, kOfTensors);
+}
+
+void Tables::make_workspace(backend::Device& device) {
+  std::uint64_t bytes = 0;
+  for (const backend::DeviceTensor& p : params_) {
+    bytes = std::max(bytes, backend::matrix_scratch_bytes(kind_of(p), p.rows, p.task.columns));
+  }
+  if (bytes > 0) {
+    workspace_ = DeviceArray(device, bytes, "workspace of matrix rules");
+  }
 }
 
 Group Tables::group_of(const backend::DeviceGroup& from) {

@@ -41,6 +41,7 @@ class Tables {
   backend::LeafSum* sums() const { return sums_.as<backend::LeafSum>(); }
   const std::uint32_t* trusted() const { return trusted_.as<std::uint32_t>(); }
   const std::uint32_t* rank1() const { return rank1_.as<std::uint32_t>(); }
+  std::byte* workspace() const { return workspace_.as<std::byte>(); }
 
   static Group group_of(const backend::DeviceGroup& from);
 
@@ -51,6 +52,7 @@ class Tables {
   void add_matrix_chunks(std::vector<Chunk>& chunks);
   void make_leaves(backend::Device& device);
   void make_lists(backend::Device& device);
+  void make_workspace(backend::Device& device);
 
   std::vector<backend::DeviceTensor> params_;
   std::vector<Launch> steps_, measures_;
@@ -58,7 +60,8 @@ class Tables {
   std::vector<std::uint32_t> chunk_params_;
   std::int64_t leaf_count_ = 0, trusted_count_ = 0, rank1_count_ = 0;
   int group_count_ = 0;
-  DeviceArray control_, groups_, tensors_, chunks_, leaves_, sums_, squares_, trusted_, rank1_;
+  DeviceArray control_, groups_, tensors_, chunks_, leaves_, sums_, squares_, trusted_, rank1_,
+      workspace_;
 };
 
 }  // namespace nibble::cuda

@@ -106,10 +106,8 @@ class Device {
   // Whether kernels may use this pointer.
   virtual bool is_device_memory(const void* memory) = 0;
 
-  // `workspace`: of this device, of the largest matrix_scratch_bytes() of the tensors; borrowed.
   virtual std::unique_ptr<DeviceStep> make_step(const std::vector<DeviceTensor>& tensors,
-                                                const std::vector<DeviceGroup>& groups,
-                                                std::byte* workspace) = 0;
+                                                const std::vector<DeviceGroup>& groups) = 0;
 
   // As Backend's, over whole tensors of one or more elements; enqueued.
   virtual void quantize(const float* x, std::int64_t n, std::int64_t block, int format,

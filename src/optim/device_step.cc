@@ -148,11 +148,7 @@ void Optimizer::make_device_step() {
     tensor.factored_row = p.factored_row;
     tensor.factored_column = p.factored_column;
   }
-  if (workspace_.bytes < workspace_bytes_) {
-    workspace_ = {};
-    workspace_ = Buffer64::of(workspace_bytes_, options_.device, "workspace of matrix rules");
-  }
-  device_step_ = options_.device->make_step(tensors, device_groups(), workspace_.as<std::byte>());
+  device_step_ = options_.device->make_step(tensors, device_groups());
   device_step_->set_step_count(step_count_);
 }
 

@@ -135,7 +135,7 @@ class Optimizer {
   std::vector<backend::StepStats> stats_;
   std::vector<float> terms_;           // by group
   std::uint64_t workspace_bytes_ = 0;  // what the matrix rules need
-  Buffer64 workspace_;                 // on a device it is made by the first step
+  Buffer64 workspace_;                 // the host's; a device step has its own
   std::int64_t step_count_ = 0;        // while there is no device_step_
   // Made by the first step after parameters or where they are have changed.
   std::unique_ptr<backend::DeviceStep> device_step_;
